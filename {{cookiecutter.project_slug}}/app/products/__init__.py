@@ -1,0 +1,1 @@
+"""The example domain: a catalogue of products. The README says how to remove it."""

@@ -1,0 +1,55 @@
+"""One module per outside system: a protocol, the real client, and a provider.
+
+A provider is the dependency that routes ask for. It makes the client when it is first needed, so
+what is heavy is imported inside the provider and nowhere else. The test suite finds every provider
+of this package and asks for a fake, so that no test reaches the outside by accident.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+
+Client = TypeVar("Client")
+Build = Callable[[FastAPI], Awaitable[Client]]
+Provider = Callable[[Request], Awaitable[Client]]
+
+PROVIDERS: dict[str, Provider[Any]] = {}
+"""Every provider by its service: `get_email` is here as `email`."""
+
+
+def provider(build: Build[Client]) -> Provider[Client]:
+    """Turns `async def get_<service>(app) -> Client` into a dependency.
+
+    The client is built once for each application. An override in `app.dependency_overrides` would
+    do for the tests too, but a single one makes FastAPI inspect every dependency of every request
+    again, which more than doubles what a request costs.
+    """
+    service = build.__name__.removeprefix("get_")
+
+    async def provide(request: Request) -> Client:
+        client: Client = await request.app.state.services.get(service, build)
+        return client
+
+    provide.__name__ = build.__name__
+    provide.__module__ = build.__module__
+    provide.__doc__ = build.__doc__
+    PROVIDERS[service] = provide
+    return provide
+
+
+class Services:
+    """The clients that an application has built so far."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._clients: dict[str, Any] = {}
+        self._building = asyncio.Lock()
+
+    async def get(self, service: str, build: Build[Any]) -> Any:
+        if service not in self._clients:
+            async with self._building:
+                if service not in self._clients:
+                    self._clients[service] = await build(self._app)
+        return self._clients[service]

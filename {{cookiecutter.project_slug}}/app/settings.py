@@ -1,0 +1,90 @@
+"""Settings, read from the environment and from `.env`, checked before anything starts."""
+
+from functools import cache
+from typing import Annotated, Literal, Self
+
+from fastapi import Depends, Request
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
+MINIMUM_SECRET_LENGTH = 32
+
+# The weakest Argon2id parameters that OWASP's Password Storage Cheat Sheet accepts.
+MINIMUM_ARGON2_TIME_COST = 2
+MINIMUM_ARGON2_MEMORY_COST = 19_456  # KiB
+
+
+class Settings(BaseSettings):
+    """One attribute per variable: `database_url` is read from `DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+
+    environment: Literal["development", "test", "staging", "production"] = "development"
+    database_url: str = "{{ cookiecutter.__database_url }}"
+    secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    access_token_lifetime: int = Field(default=3600, gt=0, description="seconds")
+
+    argon2_time_cost: int = Field(default=3, ge=1)
+    argon2_memory_cost: int = Field(default=65_536, ge=8, description="KiB")
+    argon2_parallelism: int = Field(default=4, ge=1)
+
+    smtp_host: str = "localhost"
+    smtp_port: int = 1025
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_starttls: bool = False
+    email_from: str = "noreply@example.com"
+
+    exchange_rates_url: str = "https://api.frankfurter.dev/v1"
+
+    @model_validator(mode="after")
+    def refuse_weak_secrets(self) -> Self:
+        if self.environment in ("development", "test"):
+            return self
+        secret = self.secret_key.get_secret_value()
+        if secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH:
+            raise ValueError(
+                f"SECRET_KEY is the development default or shorter than "
+                f"{MINIMUM_SECRET_LENGTH} characters, which is refused in "
+                f"{self.environment}; set it to the output of "
+                '`python -c "import secrets; print(secrets.token_urlsafe(48))"`'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def refuse_weak_password_hashing(self) -> Self:
+        if self.environment == "test":
+            return self
+        for name, value, minimum in (
+            ("ARGON2_TIME_COST", self.argon2_time_cost, MINIMUM_ARGON2_TIME_COST),
+            ("ARGON2_MEMORY_COST", self.argon2_memory_cost, MINIMUM_ARGON2_MEMORY_COST),
+        ):
+            if value < minimum:
+                raise ValueError(
+                    f"{name} is {value}, too weak for passwords in {self.environment}; "
+                    f"set it to {minimum} or more, or remove it"
+                )
+        return self
+
+
+@cache
+def load_settings() -> Settings:
+    """The settings of this process; what is wrong with them ends it in plain words."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            ": ".join([*(str(part).upper() for part in problem["loc"]), problem["msg"]])
+            for problem in error.errors()
+        ]
+        raise SystemExit("The settings are not valid.\n  " + "\n  ".join(lines)) from None
+
+
+async def get_settings(request: Request) -> Settings:
+    """The settings that this application was created with."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+SettingsDep = Annotated[Settings, Depends(get_settings)]

@@ -1,0 +1,5 @@
+"""Users. Other packages take from here what they need, and nothing from further inside."""
+
+from app.users.auth import CurrentSuperuser, CurrentUser
+
+__all__ = ["CurrentSuperuser", "CurrentUser"]

@@ -1,0 +1,260 @@
+"""SQLite: the template is a cached file, a worker database a copy of it on tmpfs.
+
+The worker database is a file in WAL mode, as in production, so that readers do not block the
+writer. A reset is one `backup()`, which copies a few dozen pages in memory.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+import pytest
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
+
+BUSY_TIMEOUT = 5.0  # seconds, like the driver's default
+RESET_TIMEOUT = 2.0  # seconds
+MEMORY_DIRECTORY = Path("/dev/shm")
+MEMORY_NEEDED = 32 * 1024 * 1024  # bytes; a container may have as little as twice that
+
+
+class InlineConnection(aiosqlite.Connection):
+    """An aiosqlite connection that runs every call in place instead of in a thread.
+
+    A hop to the thread and back takes 60 us, several times for each statement, and gives a test
+    nothing. Instead of waiting for another connection's lock, it lets the event loop run.
+    """
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        self._tx = _RunInPlace()  # type: ignore[assignment]
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()
+
+    async def _open(self) -> Self:
+        self._connection = self._connector()
+        return self
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._connection is None:
+            raise ValueError("no active connection")
+        deadline = None
+        while True:
+            try:
+                return fn(*args, **kwargs)
+            except sqlite3.OperationalError as error:
+                # SQLITE_BUSY_SNAPSHOT has a code of its own: waiting does not help against it.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                deadline = deadline or time.monotonic() + BUSY_TIMEOUT
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.0005)
+
+    async def close(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:  # type: ignore[override]
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _RunInPlace:
+    """Stands in for the queue to aiosqlite's thread, to which SQLAlchemy also posts by itself."""
+
+    def put_nowait(self, call: tuple[asyncio.Future[Any], Callable[[], Any]]) -> None:
+        future, function = call
+        future.set_result(function())
+
+
+class SQLiteDatabase:
+    """The worker database, a file in `directory`."""
+
+    def __init__(self, directory: Path, template: bytes, *, threaded: bool) -> None:
+        self.path = directory / "worker.db"
+        self.url = f"sqlite+aiosqlite:///{self.path}"
+        self.engine_options: dict[str, Any] = (
+            # Sync code shares the connection, from another thread than the driver's.
+            {"connect_args": {"check_same_thread": False}}
+            if threaded
+            else {"async_creator": partial(InlineConnection, partial(self._connect, timeout=0))}
+        )
+        self._baselines = [sqlite3.connect(":memory:")]
+        self._baselines[0].deserialize(template)
+        self._control = self._connect(timeout=RESET_TIMEOUT)
+        self._control.execute("PRAGMA journal_mode = WAL")
+        self._control.execute("PRAGMA synchronous = OFF")
+        self._restore()
+        self._own_sync_engine = create_engine(
+            "sqlite://", creator=partial(self._connect, timeout=BUSY_TIMEOUT), poolclass=NullPool
+        )
+        event.listen(self._own_sync_engine, "connect", _enforce_foreign_keys)
+        event.listen(self._own_sync_engine, "begin", _begin)
+        self._joined_sync_engine: tuple[sqlite3.Connection, Engine] | None = None
+
+    def _connect(self, timeout: float) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self.path, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
+
+    async def changed(self) -> bool:
+        return self._data_version() != self._clean_version
+
+    def _data_version(self) -> int:
+        # It differs when another connection has committed, and costs a few microseconds.
+        (version,) = self._control.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    async def reset(self) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        try:
+            # backup() itself would wait for a lock without end.
+            self._control.execute("BEGIN IMMEDIATE")
+            self._control.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise ResetError(
+                f"a connection has kept a lock on the worker database for {RESET_TIMEOUT:g} s"
+            ) from error
+        self._baselines[-1].backup(self._control)
+        self._clean_version = self._data_version()
+
+    async def push_baseline(self) -> None:
+        self._baselines.append(sqlite3.connect(":memory:"))
+        await self.save_baseline()
+
+    async def save_baseline(self) -> None:
+        self._control.backup(self._baselines[-1])
+        self._clean_version = self._data_version()
+
+    async def pop_baseline(self) -> None:
+        self._baselines.pop().close()
+        self._restore()
+
+    def sync_engine(self, joined: AsyncConnection | None) -> Engine:
+        if joined is None:
+            return self._own_sync_engine
+        driver_connection = joined.sync_connection.connection.driver_connection  # type: ignore[union-attr]
+        raw: sqlite3.Connection = driver_connection._conn  # type: ignore[union-attr]
+        if self._joined_sync_engine is None or self._joined_sync_engine[0] is not raw:
+            engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign]
+            self._joined_sync_engine = raw, engine
+        return self._joined_sync_engine[1]
+
+    def close(self) -> None:
+        for connection in (*self._baselines, self._control):
+            connection.close()
+
+
+def _enforce_foreign_keys(connection: sqlite3.Connection, _entry: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _leave_open(_connection: object) -> None:
+    """The transaction is not this engine's to end."""
+
+
+@contextmanager
+def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterator[WorkerDatabase]:
+    template = _cached_template(setup, _cache_directory(config))
+    with _own_directory() as directory:
+        database = SQLiteDatabase(
+            directory, template, threaded=config.getoption("db_driver") == "threaded"
+        )
+        with closing(database):
+            yield database
+
+
+def _cache_directory(config: pytest.Config) -> Path:
+    try:
+        if config.cache is not None:
+            return config.cache.mkdir("testkit")
+    except OSError:
+        pass  # a checkout that cannot be written
+    return _base_directory(Path(tempfile.gettempdir()))
+
+
+def _cached_template(setup: DatabaseSetup, cache: Path) -> bytes:
+    """The migrated template; made once for all workers and runs, and again when it is damaged."""
+    prefix = f"template-{setup.template_key(sqlite3.sqlite_version)}-"
+    with FileLock(cache / "template.lock"):
+        for path in cache.glob("template-*.db"):
+            content = path.read_bytes()
+            if path.name == f"{prefix}{_digest(content)}.db":
+                return content
+            path.unlink()
+        content = _migrated(setup)
+        unfinished = cache / "template.unfinished"
+        unfinished.write_bytes(content)
+        unfinished.rename(cache / f"{prefix}{_digest(content)}.db")
+        return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _migrated(setup: DatabaseSetup) -> bytes:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+        event.listen(engine, "begin", _begin)
+        with engine.connect() as connection:
+            setup.migrate(connection)
+            connection.commit()
+        return raw.serialize()
+
+
+@contextmanager
+def _own_directory() -> Iterator[Path]:
+    """A directory of this process on tmpfs where there is one; those of dead processes go."""
+    base = _base_directory(
+        MEMORY_DIRECTORY
+        if os.access(MEMORY_DIRECTORY, os.W_OK)
+        and shutil.disk_usage(MEMORY_DIRECTORY).free > MEMORY_NEEDED
+        else Path(tempfile.gettempdir())
+    )
+    # A process that ends in any way loses its locks. Creating and sweeping exclude each other.
+    with FileLock(base / "directories.lock"):
+        for other in base.glob("worker-*"):
+            try:
+                with FileLock(other / "alive.lock", timeout=0):
+                    shutil.rmtree(other, ignore_errors=True)
+            except Timeout:
+                pass
+        directory = Path(tempfile.mkdtemp(prefix="worker-", dir=base))
+        alive = FileLock(directory / "alive.lock")
+        alive.acquire()
+    try:
+        yield directory
+    finally:
+        alive.release()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _base_directory(parent: Path) -> Path:
+    base = parent / f"testkit-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    if base.stat().st_uid != os.getuid():  # somebody else was there first
+        return Path(tempfile.mkdtemp(prefix="testkit-"))
+    return base

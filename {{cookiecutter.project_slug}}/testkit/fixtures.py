@@ -1,0 +1,154 @@
+"""The fixtures and options of the test kit, a pytest plugin.
+
+The project defines one fixture for it, `database_setup` (session scope, a `DatabaseSetup`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase, open_worker_database
+from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
+from testkit.tasks import cancel_tasks
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("testkit", "the test kit")
+    group.addoption(
+        "--db-driver",
+        choices=("inline", "threaded"),
+        default="inline",
+        help="how the database's driver works: fast and made for tests, or as in production",
+    )
+    parser.addini(
+        "db_isolation", "how tests are undone: `rollback` or `committed`", default="rollback"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    isolation = config.getini("db_isolation")
+    if isolation not in ("rollback", "committed"):
+        raise pytest.UsageError(
+            f"db_isolation is {isolation!r}; write `rollback` or `committed` instead"
+        )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # A class-scoped fixture cannot ask for the isolation of each test itself.
+    names = getattr(item, "fixturenames", [])
+    if "class_session" in names and "isolation" not in names:
+        names.append("isolation")
+
+
+@pytest.fixture(scope="session")
+def worker_database(
+    database_setup: DatabaseSetup, pytestconfig: pytest.Config
+) -> Iterator[WorkerDatabase]:
+    """This process's own database, migrated. About 10 ms, or 1 s when migrations have changed."""
+    with open_worker_database(database_setup, pytestconfig) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+async def database_worker(
+    database_setup: DatabaseSetup, worker_database: WorkerDatabase
+) -> AsyncIterator[Worker]:
+    engine = database_setup.create_engine(worker_database.url, **worker_database.engine_options)
+    if engine.url.render_as_string(hide_password=False) != worker_database.url:
+        pytest.exit(
+            f"The engine of the tests is connected to {engine.url!r}, which is not theirs. "
+            "`create_engine` in tests/fixtures/database.py must use the URL that it is given.",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+    worker = Worker(worker_database, engine, database_setup.sessionmaker)
+    in_production = dict(worker.sessionmaker.kw)
+    await worker.start()
+    yield worker
+    await worker.stop()
+    worker.sessionmaker.kw = in_production
+
+
+@pytest.fixture(scope="session")
+def engine(database_worker: Worker) -> AsyncEngine:
+    """The worker's engine. What is committed through it is undone, also without `committed`."""
+    return database_worker.engine
+
+
+@pytest.fixture
+async def isolation(
+    request: pytest.FixtureRequest, database_worker: Worker
+) -> AsyncIterator[Isolation]:
+    """Undoes whatever the test does to the database. About 0.2 ms; other fixtures ask for it."""
+    committed = (
+        request.node.get_closest_marker("committed") is not None
+        or request.config.getini("db_isolation") == "committed"
+    )
+    isolation = Committed(database_worker) if committed else Rollback(database_worker)
+    await isolation.begin()
+    yield isolation
+    try:
+        leaks = await isolation.end()
+    except ResetError as error:
+        leaks = [str(error)]
+    if leaks:
+        _fail(request, leaks)
+
+
+@pytest.fixture
+def session(isolation: Isolation) -> AsyncSession:
+    """A session to arrange and to assert with. It is not the one that requests use: commit what
+    they should see. It reads what the database holds now, never what it remembers."""
+    return isolation.session()
+
+
+@pytest.fixture
+def sync_session(isolation: Isolation) -> Session:
+    """A plain `Session` on the same data, for sync code."""
+    return isolation.sync_session()
+
+
+@pytest.fixture(scope="class")
+async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
+    """To arrange expensive rows once for a class, in a class-scoped fixture.
+
+    Every test of the class sees them, and is undone back to them. The tests themselves read and
+    write through `session` and `client`. Costs two copies of the database for each class.
+    """
+    database = database_worker.database
+    await database.push_baseline()
+    session = AsyncSession(
+        database_worker.engine.execution_options(read_only=True),
+        sync_session_class=ObservingSession,
+        expire_on_commit=False,
+    )
+    database_worker.class_sessions.append(session)
+    yield session
+    database_worker.class_sessions.remove(session)
+    await session.close()
+    await database.pop_baseline()
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def session_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+@pytest.fixture(autouse=True)
+def no_tasks_left(
+    request: pytest.FixtureRequest, session_loop: asyncio.AbstractEventLoop
+) -> Iterator[None]:
+    """Fails a test that leaves a task running: on the loop that all tests share, it would go on
+    in the middle of the next ones."""
+    earlier = asyncio.all_tasks(session_loop)
+    yield
+    leaks = asyncio.all_tasks(session_loop) - earlier
+    if leaks:
+        descriptions = session_loop.run_until_complete(cancel_tasks(leaks))
+        _fail(request, descriptions)
+
+
+def _fail(request: pytest.FixtureRequest, leaks: list[str]) -> None:
+    pytest.fail(f"{request.node.nodeid} left open: {'; '.join(leaks)}", pytrace=False)

@@ -1,0 +1,342 @@
+"""The two ways in which a test is undone.
+
+`Rollback`, the default: the test runs inside one outer transaction, which is rolled back. Sessions
+join it with savepoints of their own, so that `commit()`, `rollback()` and an `IntegrityError` mean
+to the application what they mean in production (SQLAlchemy documents this as "Joining a Session
+into an External Transaction", with `join_transaction_mode="create_savepoint"`).
+
+`Committed`: commits are real, on the engine's real pool. Afterwards the database is reset.
+
+In both, what the test has left open is closed, and reported with the place it came from.
+"""
+
+import asyncio
+import re
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from sqlalchemy import Engine, TextClause, event
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from testkit.call_site import call_site
+from testkit.databases import ResetError, WorkerDatabase
+from testkit.tasks import cancel_tasks
+
+TURN_TIMEOUT = 5.0  # seconds
+READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
+
+
+class UncommittedChanges(UserWarning):
+    """The test has written through its session without a commit, and now the application runs."""
+
+
+class ObservingSession(Session):
+    """A session of the test. What it reads is what the database holds now.
+
+    An answer from the identity map would hide what the application did or failed to do.
+    """
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get(*args, **self._afresh(kwargs))
+
+    def get_one(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get_one(*args, **self._afresh(kwargs))
+
+    def _afresh(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Changes that were not flushed yet would be overwritten.
+        return kwargs if self.dirty else kwargs | {"populate_existing": True}
+
+
+@event.listens_for(ObservingSession, "do_orm_execute")
+def _read_afresh(state: ORMExecuteState) -> None:
+    if state.is_select:
+        state.update_execution_options(populate_existing=True)
+    elif not (isinstance(state.statement, TextClause) and READS.match(state.statement.text)):
+        state.session.info["has_written"] = True
+
+
+@event.listens_for(ObservingSession, "after_flush")
+def _note_write(session: Session, _context: object) -> None:
+    session.info["has_written"] = True
+
+
+@event.listens_for(ObservingSession, "after_transaction_end")
+def _forget_writes(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info["has_written"] = False
+
+
+class ApplicationSession(Session):
+    """A session of the application. Before its transaction reaches the database, it is admitted."""
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
+        self.info["isolation"].admit(self)
+        return super().get_bind(*args, **kwargs)
+
+
+@event.listens_for(ApplicationSession, "after_transaction_end")
+def _dismiss(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info["isolation"].dismiss(session)
+
+
+class Worker:
+    """What one process keeps for all its tests: its database, the engine, and the connection
+    that carries the outer transaction of `Rollback`."""
+
+    def __init__(
+        self,
+        database: WorkerDatabase,
+        engine: AsyncEngine,
+        sessionmaker: async_sessionmaker[AsyncSession],
+    ) -> None:
+        self.database = database
+        self.engine = engine
+        self.sessionmaker = sessionmaker
+        self.class_sessions: list[AsyncSession] = []
+        self.checked_out: dict[ConnectionPoolEntry, str] = {}
+        """Connections in use, each with the place that opened it."""
+
+    async def start(self) -> None:
+        await self._connect()
+        pool = self.engine.sync_engine.pool
+        event.listen(pool, "checkout", self._note_checkout)
+        event.listen(pool, "checkin", self._note_checkin)
+
+    async def _connect(self) -> None:
+        in_use = self.checked_out.copy()
+        self.connection = await self.engine.connect()
+        self.checked_out = in_use  # this connection is nobody's leak
+        # An engine that knows the option takes no write lock before the first write.
+        await self.connection.execution_options(read_only=True)
+
+    async def reconnect(self) -> None:
+        """Drops the connection, with whatever state a test has put it into, for a new one."""
+        await self.connection.invalidate()
+        await self.connection.close()
+        await self._connect()
+
+    async def stop(self) -> None:
+        await self.connection.close()
+        await self.engine.dispose()
+
+    def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
+        self.checked_out[entry] = call_site()
+
+    def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
+        self.checked_out.pop(entry, None)
+
+
+class Isolation(ABC):
+    """One test's view of the worker database, from `begin()` to `end()`."""
+
+    bind: AsyncEngine | AsyncConnection
+    join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._sessions: list[Session] = []
+        self._admitted: dict[Session, str] = {}
+        """The application's open transactions, each with the place that began it."""
+
+    async def begin(self) -> None:
+        self._earlier_tasks = asyncio.all_tasks()
+        await self._save_class_arrangements()
+        await self._enter()
+        self.worker.sessionmaker.configure(
+            bind=self.bind,
+            join_transaction_mode=self.join_transaction_mode,
+            sync_session_class=ApplicationSession,
+            info={"isolation": self},
+        )
+
+    def session(self) -> AsyncSession:
+        """A session for the test itself."""
+        session = AsyncSession(
+            self.bind,
+            sync_session_class=ObservingSession,
+            join_transaction_mode=self.join_transaction_mode,
+            expire_on_commit=False,
+        )
+        self._sessions.append(session.sync_session)
+        return session
+
+    def sync_session(self) -> Session:
+        """The same for sync code."""
+        session = ObservingSession(
+            self._sync_bind(),
+            join_transaction_mode=self.join_transaction_mode,
+            expire_on_commit=False,
+        )
+        self._sessions.append(session)
+        return session
+
+    def admit(self, session: Session) -> None:
+        """Called in SQLAlchemy's greenlet, before every statement of the application."""
+        if session not in self._admitted:
+            self._take_turn(session)
+            self._admitted[session] = call_site()
+            self._end_idle_transactions()
+
+    def dismiss(self, session: Session) -> None:
+        if self._admitted.pop(session, None) is not None:
+            self._give_turn()
+
+    async def end(self) -> list[str]:
+        """Undoes the test and closes what it has left open. Says what that was."""
+        leaks = await cancel_tasks(
+            asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}  # type: ignore[operator]
+        )
+        try:
+            for session in self._sessions:
+                await greenlet_spawn(session.close)
+            for session, place in list(self._admitted.items()):
+                leaks.append(f"a session with an open transaction, begun at {place}")
+                await greenlet_spawn(session.close)
+            for entry, place in list(self.worker.checked_out.items()):
+                leaks.append(f"a connection, opened at {place}")
+                await greenlet_spawn(entry.invalidate)
+            for class_session in self.worker.class_sessions:
+                await _let_go(class_session)
+            await self._leave()
+        except SQLAlchemyError:  # raw SQL has ended a transaction behind SQLAlchemy's back
+            await self.worker.reconnect()
+        self.worker.sessionmaker.configure(bind=None)
+        if await self.worker.database.changed():
+            await self.worker.database.reset()
+        return leaks
+
+    @abstractmethod
+    async def _enter(self) -> None: ...
+
+    @abstractmethod
+    async def _leave(self) -> None: ...
+
+    @abstractmethod
+    def _sync_bind(self) -> Engine | SyncConnection: ...
+
+    @abstractmethod
+    def _take_turn(self, session: Session) -> None: ...
+
+    @abstractmethod
+    def _give_turn(self) -> None: ...
+
+    async def _save_class_arrangements(self) -> None:
+        for session in self.worker.class_sessions:
+            await session.commit()
+        if self.worker.class_sessions and await self.worker.database.changed():
+            await self.worker.database.save_baseline()
+
+    def _end_idle_transactions(self) -> None:
+        """Ends what the test's own sessions have only read, as it would see old data otherwise."""
+        for session in self._sessions:
+            transaction = session.get_transaction()
+            if transaction is None or transaction.nested or _in_context_manager(session):
+                continue
+            if session.info.get("has_written"):
+                warnings.warn(
+                    UncommittedChanges(
+                        "The test has written through its session without a commit, and the "
+                        "application now begins a transaction. In production it would not see "
+                        "these changes: add `await session.commit()` before."
+                    ),
+                    stacklevel=2,
+                )
+            elif not (session.new or session.dirty or session.deleted):
+                session.commit()
+
+
+class Rollback(Isolation):
+    join_transaction_mode = "create_savepoint"
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.bind = worker.connection
+        self._joined: SyncConnection | None = None
+        self._turn = asyncio.Lock()
+        self._turn_of: asyncio.Task[Any] | None = None
+
+    async def _enter(self) -> None:
+        self._outer = await self.worker.connection.begin()
+
+    async def _leave(self) -> None:
+        if self._joined is not None:
+            self._joined.close()
+        await self._outer.rollback()
+
+    def _sync_bind(self) -> SyncConnection:
+        if self._joined is None:
+            self._joined = self.worker.database.sync_engine(self.worker.connection).connect()
+            self._joined.begin()
+        return self._joined
+
+    # Savepoints of one connection nest, so only one task at a time may use them.
+
+    def _take_turn(self, session: Session) -> None:
+        task = asyncio.current_task()
+        if self._turn_of is not task:
+            await_only(self._wait_for_turn())
+            self._turn_of = task
+
+    async def _wait_for_turn(self) -> None:
+        if not self._turn.locked():
+            await self._turn.acquire()
+            return
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise RuntimeError(
+                f"Another task has kept a transaction open for {TURN_TIMEOUT:g} s "
+                f"(begun at {', '.join(self._admitted.values())}). With the isolation `rollback` "
+                "all tasks share one connection and take turns; mark the test with "
+                "`@pytest.mark.committed` if they have to run at the same time."
+            ) from None
+
+    def _give_turn(self) -> None:
+        if not self._admitted:
+            self._turn_of = None
+            self._turn.release()
+
+
+class Committed(Isolation):
+    join_transaction_mode = "conditional_savepoint"  # SQLAlchemy's default
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.bind = worker.engine
+
+    async def _enter(self) -> None:
+        pass
+
+    async def _leave(self) -> None:
+        # A pooled connection keeps pragmas, temporary tables and functions; the pool of a test
+        # must not hand them to the next one.
+        await self.worker.engine.dispose()
+
+    def _sync_bind(self) -> Engine:
+        return self.worker.database.sync_engine(None)
+
+    def _take_turn(self, session: Session) -> None:
+        pass
+
+    def _give_turn(self) -> None:
+        pass
+
+
+def _in_context_manager(session: Session) -> bool:
+    return getattr(session, "_trans_context_manager", None) is not None
+
+
+async def _let_go(session: AsyncSession) -> None:
+    """Ends the session's transaction. Its objects keep their attributes, unlike after a rollback."""
+    if session.info.get("has_written") or session.new or session.dirty or session.deleted:
+        await session.close()
+    elif session.in_transaction():
+        await session.commit()

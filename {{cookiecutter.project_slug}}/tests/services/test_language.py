@@ -1,0 +1,30 @@
+"""The real client around a model that is not the real one: that would take a second to load."""
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from app.errors import AppError
+from app.services.language import LocalLanguageDetector, load_model
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    model = ModuleType("py3langid")
+    model.classify = lambda text: ("de" if "Lampe" in text else "en", -1.5)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "py3langid", model)
+    return model
+
+
+async def test_detects_the_language(model: ModuleType) -> None:
+    assert load_model() is model
+
+    assert await LocalLanguageDetector(model).detect("Eine Lampe") == "de"
+
+
+def test_says_how_to_install_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid", None)  # makes the import fail
+
+    with pytest.raises(AppError, match="uv sync --extra language"):
+        load_model()

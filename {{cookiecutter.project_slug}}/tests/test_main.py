@@ -1,0 +1,21 @@
+"""The application as a server runs it: with its lifespan, and an engine of its own."""
+
+from pathlib import Path
+
+import httpx
+
+from app.database import sessionmaker
+from app.main import create_app
+from app.settings import Settings
+
+
+async def test_lifespan(tmp_path: Path) -> None:
+    url = Settings().database_url
+    app = create_app(Settings())
+
+    async with app.router.lifespan_context(app):
+        assert sessionmaker.kw["bind"].url.render_as_string(hide_password=False) == url
+        assert not app.state.http_client.is_closed
+
+    assert app.state.http_client.is_closed
+    assert isinstance(app.state.http_client, httpx.AsyncClient)

@@ -1,0 +1,43 @@
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from app.settings import DEVELOPMENT_SECRET, Settings, load_settings
+
+GOOD_SECRET = SecretStr("a-secret-of-production-that-is-long-enough")
+STRONG_HASHING = {"argon2_time_cost": 3, "argon2_memory_cost": 65_536}
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("secret", [DEVELOPMENT_SECRET, "short", ""])
+def test_weak_secrets_are_refused(environment: str, secret: str) -> None:
+    with pytest.raises(ValidationError, match="SECRET_KEY"):
+        Settings(environment=environment, secret_key=SecretStr(secret), **STRONG_HASHING)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("environment", ["development", "staging", "production"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("argon2_time_cost", 1), ("argon2_memory_cost", 8)]
+)
+def test_weak_hashing_is_refused(environment: str, name: str, value: int) -> None:
+    values = STRONG_HASHING | {name: value}
+
+    with pytest.raises(ValidationError, match=name.upper()):
+        Settings(environment=environment, secret_key=GOOD_SECRET, **values)  # type: ignore[arg-type]
+
+
+def test_production_settings_are_accepted() -> None:
+    Settings(environment="production", secret_key=GOOD_SECRET, **STRONG_HASHING)  # type: ignore[arg-type]
+
+
+def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMTP_PORT", "twenty-five")
+    load_settings.cache_clear()
+
+    with pytest.raises(SystemExit, match=r"SMTP_PORT: Input should be a valid integer"):
+        load_settings()
+
+
+def test_settings_of_the_process_are_read_once() -> None:
+    load_settings.cache_clear()
+
+    assert load_settings() is load_settings()

@@ -1,0 +1,165 @@
+import re
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.users.models import User
+from tests.fixtures.factories import UserFactory
+from tests.fixtures.fast_auth import PASSWORD
+from tests.fixtures.mock_services import MockServices
+
+NEW_PASSWORD = "another horse battery staple"
+
+
+async def log_in(client: httpx.AsyncClient, email: str, password: str) -> httpx.Response:
+    return await client.post(
+        "/api/v1/auth/login", data={"username": email, "password": password}
+    )
+
+
+def token_in_mail(mock_services: MockServices) -> str:
+    (email,) = mock_services.email.outbox
+    return email.body.split()[-1]
+
+
+class TestRegister:
+    async def test_stores_the_user(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": "ada@example.com", "password": PASSWORD}
+        )
+
+        assert response.status_code == 201
+        body = response.json()
+        assert body["email"] == "ada@example.com"
+        assert body["is_active"]
+        assert not re.search("password", response.text)
+        user = await session.get_one(User, UUID(body["id"]))
+        assert user.hashed_password.startswith("$argon2id$")
+
+    async def test_makes_nobody_a_superuser(self, client: httpx.AsyncClient) -> None:
+        response = await client.post(
+            "/api/v1/auth/register",
+            json={"email": "eve@example.com", "password": PASSWORD, "is_superuser": True},
+        )
+
+        assert response.json()["is_superuser"] is False
+
+    async def test_refuses_an_address_that_is_taken(
+        self, client: httpx.AsyncClient, user: User
+    ) -> None:
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": user.email.upper(), "password": PASSWORD}
+        )
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "REGISTER_USER_ALREADY_EXISTS"
+
+    @pytest.mark.parametrize("password", ["short", "ada@example.com-1"])
+    async def test_refuses_a_weak_password(self, client: httpx.AsyncClient, password: str) -> None:
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": "ada@example.com", "password": password}
+        )
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "REGISTER_INVALID_PASSWORD"
+
+    async def test_refuses_what_is_no_address(self, client: httpx.AsyncClient) -> None:
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": "ada", "password": PASSWORD}
+        )
+
+        assert response.status_code == 422
+        assert PASSWORD not in response.text
+
+
+class TestLogin:
+    async def test_returns_a_token_that_works(self, client: httpx.AsyncClient, user: User) -> None:
+        response = await log_in(client, user.email, PASSWORD)
+
+        assert response.status_code == 200
+        token = response.json()["access_token"]
+        me = await client.get("/api/v1/users/me", headers={"Authorization": f"Bearer {token}"})
+        assert me.json()["id"] == str(user.id)
+
+    @pytest.mark.parametrize(
+        ("email", "password"), [(None, "a wrong password"), ("nobody@example.com", PASSWORD)]
+    )
+    async def test_refuses_wrong_credentials(
+        self, client: httpx.AsyncClient, user: User, email: str | None, password: str
+    ) -> None:
+        response = await log_in(client, email or user.email, password)
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "LOGIN_BAD_CREDENTIALS"
+
+    async def test_refuses_an_inactive_user(
+        self, client: httpx.AsyncClient, user_factory: UserFactory
+    ) -> None:
+        user = await user_factory(is_active=False)
+
+        response = await log_in(client, user.email, PASSWORD)
+
+        assert response.status_code == 400
+
+    async def test_logout_answers(self, user_client: httpx.AsyncClient) -> None:
+        assert (await user_client.post("/api/v1/auth/logout")).status_code == 204
+
+
+class TestResetPassword:
+    async def test_sets_the_new_password(
+        self, client: httpx.AsyncClient, user: User, mock_services: MockServices
+    ) -> None:
+        response = await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+        assert response.status_code == 202
+        token = token_in_mail(mock_services)
+
+        response = await client.post(
+            "/api/v1/auth/reset-password", json={"token": token, "password": NEW_PASSWORD}
+        )
+
+        assert response.status_code == 200
+        assert (await log_in(client, user.email, NEW_PASSWORD)).status_code == 200
+        assert (await log_in(client, user.email, PASSWORD)).status_code == 400
+
+    async def test_tells_nobody_which_addresses_are_known(
+        self, client: httpx.AsyncClient, mock_services: MockServices
+    ) -> None:
+        response = await client.post(
+            "/api/v1/auth/forgot-password", json={"email": "nobody@example.com"}
+        )
+
+        assert response.status_code == 202
+        assert mock_services.email.outbox == []
+
+    async def test_refuses_a_wrong_token(self, client: httpx.AsyncClient) -> None:
+        response = await client.post(
+            "/api/v1/auth/reset-password", json={"token": "wrong", "password": NEW_PASSWORD}
+        )
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "RESET_PASSWORD_BAD_TOKEN"
+
+
+class TestVerify:
+    async def test_verifies_the_address(
+        self, client: httpx.AsyncClient, user: User, mock_services: MockServices
+    ) -> None:
+        response = await client.post(
+            "/api/v1/auth/request-verify-token", json={"email": user.email}
+        )
+        assert response.status_code == 202
+
+        response = await client.post(
+            "/api/v1/auth/verify", json={"token": token_in_mail(mock_services)}
+        )
+
+        assert response.status_code == 200
+        assert response.json()["is_verified"] is True
+
+    async def test_refuses_a_wrong_token(self, client: httpx.AsyncClient) -> None:
+        response = await client.post("/api/v1/auth/verify", json={"token": "wrong"})
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "VERIFY_USER_BAD_TOKEN"
