@@ -63,38 +63,31 @@ def _problem(
     )
 
 
-async def _on_app_error(_request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, AppError)
-    return _problem(error.status, error.detail, code=error.code)
-
-
-async def _on_http_exception(_request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, HTTPException)
-    # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
-    raw: Any = error.detail
-    code, detail = (raw["code"], raw["reason"]) if isinstance(raw, dict) else (raw, raw)
-    if not re.fullmatch(r"[A-Z][A-Z_]+", code):
-        code = None
-    return _problem(error.status_code, detail, code=code, headers=error.headers)
-
-
-async def _on_invalid_request(_request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, RequestValidationError)
-    # The input is left out: it may hold a password.
-    errors = [
-        {"loc": problem["loc"], "msg": problem["msg"], "type": problem["type"]}
-        for problem in error.errors()
-    ]
-    return _problem(422, "The request is not valid.", code="INVALID_REQUEST", errors=errors)
-
-
-async def _on_unexpected_error(_request: Request, error: Exception) -> ProblemResponse:
-    logger.error("unexpected error", exc_info=error)
-    return _problem(500, "Something went wrong on our side.")
-
-
 def install_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(AppError, _on_app_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(Exception, _on_unexpected_error)
+    @app.exception_handler(AppError)
+    async def on_app_error(_request: Request, error: AppError) -> ProblemResponse:
+        return _problem(error.status, error.detail, code=error.code)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(_request: Request, error: HTTPException) -> ProblemResponse:
+        # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
+        raw: Any = error.detail
+        code, detail = (raw["code"], raw["reason"]) if isinstance(raw, dict) else (raw, raw)
+        if not re.fullmatch(r"[A-Z][A-Z_]+", code):
+            code = None
+        return _problem(error.status_code, detail, code=code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(
+        _request: Request, error: RequestValidationError
+    ) -> ProblemResponse:
+        # The input is left out: it may hold a password.
+        errors = [
+            {key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()
+        ]
+        return _problem(422, "The request is not valid.", code="INVALID_REQUEST", errors=errors)
+
+    @app.exception_handler(Exception)
+    async def on_unexpected_error(_request: Request, error: Exception) -> ProblemResponse:
+        logger.error("unexpected error", exc_info=error)
+        return _problem(500, "Something went wrong on our side.")

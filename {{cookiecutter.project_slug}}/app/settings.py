@@ -7,7 +7,8 @@ from fastapi import Depends, Request
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
+# Refused in every environment where it would matter.
+DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"  # noqa: S105
 MINIMUM_SECRET_LENGTH = 32
 
 # The weakest Argon2id parameters that OWASP's Password Storage Cheat Sheet accepts.

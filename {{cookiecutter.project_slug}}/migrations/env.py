@@ -7,11 +7,11 @@ import asyncio
 from logging.config import fileConfig
 
 from alembic import context
+from app.engine import create_engine, prepare_migration
 from sqlalchemy import Connection
 
 from app import api  # noqa: F401  # with the routers come all models
 from app.database import Base
-from app.engine import create_engine, prepare_migration
 from app.settings import load_settings
 
 
@@ -47,8 +47,7 @@ handed_over: Connection | None = context.config.attributes.get("connection")
 if handed_over is not None:
     run(handed_over)
 else:
-    assert context.config.config_file_name is not None
-    fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    fileConfig(context.config.config_file_name or "alembic.ini", disable_existing_loggers=False)
     if context.is_offline_mode():
         run_offline()
     else:

@@ -16,8 +16,8 @@ import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
-from sqlalchemy import Engine, TextClause, event
 from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import Engine, TextClause, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from testkit.call_site import call_site
-from testkit.databases import ResetError, WorkerDatabase
+from testkit.databases import WorkerDatabase
 from testkit.tasks import cancel_tasks
 
 TURN_TIMEOUT = 5.0  # seconds
@@ -191,7 +191,7 @@ class Isolation(ABC):
     async def end(self) -> list[str]:
         """Undoes the test and closes what it has left open. Says what that was."""
         leaks = await cancel_tasks(
-            asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}  # type: ignore[operator]
+            asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}
         )
         try:
             for session in self._sessions:

@@ -27,13 +27,13 @@ MARKERS = (
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if not hasattr(config, "workerinput") and config.cache is not None:
+    if not hasattr(config, "workerinput"):
         config.pluginmanager.register(DurationRecorder(config.cache), "testkit-durations")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    recorded = config.cache.get(CACHE_KEY, {}) if config.cache is not None else {}
+    recorded: dict[str, float] = config.cache.get(CACHE_KEY, {})
     skip_slow = os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true"
     for item in items:
         if not any(item.get_closest_marker(speed) for speed in SPEEDS):

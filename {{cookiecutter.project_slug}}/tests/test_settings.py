@@ -15,9 +15,7 @@ def test_weak_secrets_are_refused(environment: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ["development", "staging", "production"])
-@pytest.mark.parametrize(
-    ("name", "value"), [("argon2_time_cost", 1), ("argon2_memory_cost", 8)]
-)
+@pytest.mark.parametrize(("name", "value"), [("argon2_time_cost", 1), ("argon2_memory_cost", 8)])
 def test_weak_hashing_is_refused(environment: str, name: str, value: int) -> None:
     values = STRONG_HASHING | {name: value}
 

@@ -52,9 +52,7 @@ class ProductRepository:
             await self.session.commit()
         except IntegrityError as error:
             await self.session.rollback()
-            raise AppError(
-                409, "SKU_TAKEN", f"Another product has the SKU {sku}."
-            ) from error
+            raise AppError(409, "SKU_TAKEN", f"Another product has the SKU {sku}.") from error
 
 
 # Async, as FastAPI would call a class or a plain function in a thread.

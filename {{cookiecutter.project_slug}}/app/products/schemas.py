@@ -1,11 +1,12 @@
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_extra_types.currency_code import Currency
 
 CENT = Decimal("0.01")
+ABSENT: Any = None  # a default is not validated, so null stays refused
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Sku = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -26,10 +27,10 @@ class ProductCreate(BaseModel):
 class ProductUpdate(BaseModel):
     """Only the fields that are sent are changed; none of them can be set to null."""
 
-    name: Name = Field(default=None)
-    sku: Sku = Field(default=None)
-    price: Price = Field(default=None)
-    currency: Currency = Field(default=None)
+    name: Name = ABSENT
+    sku: Sku = ABSENT
+    price: Price = ABSENT
+    currency: Currency = ABSENT
 
 
 class ProductRead(BaseModel):

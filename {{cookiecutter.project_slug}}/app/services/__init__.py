@@ -6,6 +6,7 @@ of this package and asks for a fake, so that no test reaches the outside by acci
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -45,11 +46,10 @@ class Services:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._clients: dict[str, Any] = {}
-        self._building = asyncio.Lock()
+        self._building: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, service: str, build: Build[Any]) -> Any:
-        if service not in self._clients:
-            async with self._building:
-                if service not in self._clients:
-                    self._clients[service] = await build(self._app)
-        return self._clients[service]
+        async with self._building[service]:
+            if service not in self._clients:
+                self._clients[service] = await build(self._app)
+            return self._clients[service]

@@ -38,7 +38,8 @@ def load_model() -> ModuleType:
             "The language model is not installed: run `uv sync --extra language`.",
         ) from error
     py3langid.classify("")  # it reads its file at the first call
-    return py3langid
+    model: ModuleType = py3langid
+    return model
 
 
 @provider

@@ -69,9 +69,7 @@ def get_password_helper(settings: Settings) -> PasswordHelper:
 
 @cache
 def _password_helper(time_cost: int, memory_cost: int, parallelism: int) -> PasswordHelper:
-    argon2 = Argon2Hasher(
-        time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism
-    )
+    argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
     return PasswordHelper(PasswordHash((argon2, BcryptHasher())))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class DatabaseSetup:
             digest.update(path.read_bytes())
         dialect = make_url(self.url).get_dialect()()
         for table in self.metadata.sorted_tables:
-            for part in (CreateTable(table), *map(CreateIndex, table.indexes)):
-                digest.update(str(part.compile(dialect=dialect)).encode())
+            ddl: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
+            for statement in ddl:
+                digest.update(str(statement.compile(dialect=dialect)).encode())
         return digest.hexdigest()[:16]
 
 

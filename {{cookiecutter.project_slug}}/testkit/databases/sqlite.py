@@ -27,7 +27,7 @@ from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 
 BUSY_TIMEOUT = 5.0  # seconds, like the driver's default
 RESET_TIMEOUT = 2.0  # seconds
-MEMORY_DIRECTORY = Path("/dev/shm")
+MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # a directory in it that only we can read
 MEMORY_NEEDED = 32 * 1024 * 1024  # bytes; a container may have as little as twice that
 
 
@@ -68,7 +68,7 @@ class InlineConnection(aiosqlite.Connection):
     async def close(self) -> None:
         self.stop()
 
-    def stop(self) -> None:  # type: ignore[override]
+    def stop(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -154,7 +154,7 @@ class SQLiteDatabase:
         raw: sqlite3.Connection = driver_connection._conn  # type: ignore[union-attr]
         if self._joined_sync_engine is None or self._joined_sync_engine[0] is not raw:
             engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign]
+            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[assignment,method-assign]
             self._joined_sync_engine = raw, engine
         return self._joined_sync_engine[1]
 

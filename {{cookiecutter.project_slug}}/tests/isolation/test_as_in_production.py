@@ -102,10 +102,12 @@ async def test_nested_savepoints(session: AsyncSession) -> None:
     session.add(new_user("outer@example.com"))
     async with session.begin_nested():
         session.add(new_user("inner@example.com"))
+        await session.flush()
+        innermost = await session.begin_nested()
+        session.add(new_user("inner@example.com"))
         with pytest.raises(IntegrityError):
-            async with session.begin_nested():
-                session.add(new_user("inner@example.com"))
-                await session.flush()
+            await session.flush()
+        await innermost.rollback()
     await session.commit()
 
     assert await count_users(session) == 2
@@ -200,4 +202,3 @@ async def test_foreign_keys_are_enforced(session: AsyncSession, user_factory: Us
 
     with pytest.raises(IntegrityError):
         await session.execute(text("INSERT INTO pets VALUES ('nobody')"))
-        await session.commit()

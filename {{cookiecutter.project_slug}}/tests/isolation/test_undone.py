@@ -3,11 +3,9 @@
 Each test runs twice, and looks first for what its other run would have left.
 """
 
-import asyncio
-
 import httpx
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -47,11 +45,11 @@ async def test_commit_of_an_application_session(session: AsyncSession, run: int)
 
 
 @twice
-async def test_commit_past_the_sessions(engine: AsyncEngine, session: AsyncSession, run: int) -> None:
+async def test_commit_past_the_sessions(
+    engine: AsyncEngine, session: AsyncSession, run: int
+) -> None:
     async with engine.begin() as connection:
-        statement = (
-            "INSERT INTO users VALUES (:id, 'ada@example.com', '', :true, :false, :false)"
-        )
+        statement = "INSERT INTO users VALUES (:id, 'ada@example.com', '', :true, :false, :false)"
         await connection.execute(
             text(statement), {"id": f"{run:032x}", "true": True, "false": False}
         )
@@ -96,7 +94,9 @@ async def test_dropped_table(session: AsyncSession, run: int) -> None:
 
 
 @twice
-async def test_uncommitted_changes(user_factory: UserFactory, session: AsyncSession, run: int) -> None:
+async def test_uncommitted_changes(
+    user_factory: UserFactory, session: AsyncSession, run: int
+) -> None:
     assert await count_users(session) == 0
     await user_factory()
     session.add(ada())

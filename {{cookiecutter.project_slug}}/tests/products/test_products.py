@@ -189,12 +189,13 @@ class TestDelete:
         assert (await superuser_client.delete(f"{URL}/1")).status_code == 404
 
 
+@pytest.fixture(scope="class")
+async def catalogue(class_session: AsyncSession) -> list[Product]:
+    return await ProductFactory(class_session).batch(100)
+
+
 class TestCatalogue:
     """An expensive arrangement, made once for the class."""
-
-    @pytest.fixture(scope="class", autouse=True)
-    async def catalogue(self, class_session: AsyncSession) -> list[Product]:
-        return await ProductFactory(class_session).batch(100)
 
     async def test_first_page(
         self, superuser_client: httpx.AsyncClient, catalogue: list[Product]
@@ -203,7 +204,7 @@ class TestCatalogue:
 
         assert (await superuser_client.get(URL)).json()["total"] == 99
 
-    async def test_last_page(self, client: httpx.AsyncClient) -> None:
+    async def test_last_page(self, client: httpx.AsyncClient, catalogue: list[Product]) -> None:
         response = await client.get(URL, params={"limit": 100, "offset": 90})
 
-        assert len(response.json()["items"]) == 10
+        assert [item["id"] for item in response.json()["items"]] == [p.id for p in catalogue[90:]]

@@ -35,9 +35,7 @@ def request_to_app(monkeypatch: pytest.MonkeyPatch) -> Request:
         (get_language, LocalLanguageDetector),
     ],
 )
-async def test_makes_the_real_client(
-    request_to_app: Request, provider: Any, client: type
-) -> None:
+async def test_makes_the_real_client(request_to_app: Request, provider: Any, client: type) -> None:
     assert isinstance(await provider(request_to_app), client)
 
 

@@ -14,9 +14,7 @@ NEW_PASSWORD = "another horse battery staple"
 
 
 async def log_in(client: httpx.AsyncClient, email: str, password: str) -> httpx.Response:
-    return await client.post(
-        "/api/v1/auth/login", data={"username": email, "password": password}
-    )
+    return await client.post("/api/v1/auth/login", data={"username": email, "password": password})
 
 
 def token_in_mail(mock_services: MockServices) -> str:

@@ -15,8 +15,7 @@ from tests.fixtures.fast_auth import PASSWORD
 # Made once by an earlier run with the parameters of tests, and kept: a hash does not depend on
 # the process that makes it.
 HASH_OF_ANOTHER_RUN = (
-    "$argon2id$v=19$m=8,t=1,p=1$"
-    "MHbCd8byXCZkZcKmq9ld3Q$UluwDOihYM/T2yey+Llfr4f995vVbNeAJUe01dcsqqs"
+    "$argon2id$v=19$m=8,t=1,p=1$MHbCd8byXCZkZcKmq9ld3Q$UluwDOihYM/T2yey+Llfr4f995vVbNeAJUe01dcsqqs"
 )
 
 
