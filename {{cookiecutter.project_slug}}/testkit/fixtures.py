@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     # A class-scoped fixture cannot ask for the isolation of each test itself.
     names = getattr(item, "fixturenames", [])
-    if "class_session" in names and "isolation" not in names:
-        names.append("isolation")
+    if "class_session" in names and "database_isolation" not in names:
+        names.append("database_isolation")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def engine(database_worker: Worker) -> AsyncEngine:
 
 
 @pytest.fixture
-async def isolation(
+async def database_isolation(
     request: pytest.FixtureRequest, database_worker: Worker
 ) -> AsyncIterator[Isolation]:
     """Undoes whatever the test does to the database. About 0.2 ms; other fixtures ask for it."""
@@ -98,16 +98,16 @@ async def isolation(
 
 
 @pytest.fixture
-def session(isolation: Isolation) -> AsyncSession:
+def session(database_isolation: Isolation) -> AsyncSession:
     """A session to arrange and to assert with. It is not the one that requests use: commit what
     they should see. It reads what the database holds now, never what it remembers."""
-    return isolation.session()
+    return database_isolation.session()
 
 
 @pytest.fixture
-def sync_session(isolation: Isolation) -> Session:
+def sync_session(database_isolation: Isolation) -> Session:
     """A plain `Session` on the same data, for sync code."""
-    return isolation.sync_session()
+    return database_isolation.sync_session()
 
 
 @pytest.fixture(scope="class")

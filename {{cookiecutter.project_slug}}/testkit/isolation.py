@@ -199,9 +199,10 @@ class Isolation(ABC):
             for session, place in list(self._admitted.items()):
                 leaks.append(f"a session with an open transaction, begun at {place}")
                 await greenlet_spawn(session.close)
-            for entry, place in list(self.worker.checked_out.items()):
+            for entry, place in self.worker.checked_out.items():
                 leaks.append(f"a connection, opened at {place}")
                 await greenlet_spawn(entry.invalidate)
+            self.worker.checked_out.clear()
             for class_session in self.worker.class_sessions:
                 await _let_go(class_session)
             await self._leave()

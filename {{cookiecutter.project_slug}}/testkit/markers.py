@@ -27,13 +27,15 @@ MARKERS = (
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(DurationRecorder(config.cache), "testkit-durations")
+    cache = getattr(config, "cache", None)  # pytest can run without
+    if cache is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(DurationRecorder(cache), "testkit-durations")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    recorded: dict[str, float] = config.cache.get(CACHE_KEY, {})
+    cache = getattr(config, "cache", None)
+    recorded: dict[str, float] = cache.get(CACHE_KEY, {}) if cache is not None else {}
     skip_slow = os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true"
     for item in items:
         if not any(item.get_closest_marker(speed) for speed in SPEEDS):

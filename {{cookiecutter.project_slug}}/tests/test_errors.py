@@ -1,16 +1,16 @@
 import httpx
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 
 from app.errors import AppError
 from app.main import create_app
 from app.settings import Settings
 
 
-@pytest.fixture
-def failing_client() -> httpx.AsyncClient:
+@pytest.fixture(scope="module")
+def failing_client(settings: Settings) -> httpx.AsyncClient:
     """A client of an application whose routes fail in every way."""
-    app: FastAPI = create_app(Settings())
+    app = create_app(settings)
 
     @app.get("/app-error")
     async def app_error() -> None:

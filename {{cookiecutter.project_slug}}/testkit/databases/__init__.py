@@ -76,6 +76,9 @@ class WorkerDatabase(Protocol):
         With `joined`, all its connections are that one, and none of them ends its transaction.
         """
 
+    def empty_database(self) -> AbstractContextManager[str]:
+        """The URL of another database, new and empty, that other processes can use too."""
+
 
 class ResetError(Exception):
     """The worker database cannot be reset, because something still uses it."""

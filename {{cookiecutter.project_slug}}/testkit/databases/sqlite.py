@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -158,6 +158,11 @@ class SQLiteDatabase:
             self._joined_sync_engine = raw, engine
         return self._joined_sync_engine[1]
 
+    @contextmanager
+    def empty_database(self) -> Iterator[str]:
+        with tempfile.TemporaryDirectory(dir=self.path.parent) as directory:
+            yield f"sqlite+aiosqlite:///{directory}/empty.db"
+
     def close(self) -> None:
         for connection in (*self._baselines, self._control):
             connection.close()
@@ -187,11 +192,10 @@ def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterato
 
 
 def _cache_directory(config: pytest.Config) -> Path:
-    try:
-        if config.cache is not None:
-            return config.cache.mkdir("testkit")
-    except OSError:
-        pass  # a checkout that cannot be written
+    cache = getattr(config, "cache", None)  # pytest can run without
+    if cache is not None:
+        with suppress(OSError):  # a checkout that cannot be written
+            return Path(cache.mkdir("testkit"))
     return _base_directory(Path(tempfile.gettempdir()))
 
 

@@ -5,11 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.users.models import User
 
 
-@pytest.fixture(
-    params=["rollback", pytest.param("committed", marks=pytest.mark.committed)], autouse=True
-)
+@pytest.fixture(params=["rollback", pytest.param("committed", marks=pytest.mark.committed)])
 def each_isolation(request: pytest.FixtureRequest) -> str:
-    """Runs every test of this folder in both isolations."""
+    """Runs a test once in each isolation."""
     isolation: str = request.param
     return isolation
 

@@ -10,11 +10,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import SessionDep, sessionmaker
-from app.main import create_app
-from app.settings import Settings
 from app.users.models import User
+from testkit.isolation import Isolation
 from tests.fixtures.factories import UserFactory
 from tests.isolation.conftest import count_users
+
+pytestmark = pytest.mark.usefixtures("each_isolation")
 
 
 def new_user(email: str = "ada@example.com") -> User:
@@ -22,13 +23,13 @@ def new_user(email: str = "ada@example.com") -> User:
 
 
 @pytest.fixture
-def own_app(settings: Settings) -> FastAPI:
+def own_app() -> FastAPI:
     """An application to which a test adds routes of its own."""
-    return create_app(settings)
+    return FastAPI()
 
 
 @pytest.fixture
-def own_client(own_app: FastAPI, client: httpx.AsyncClient) -> httpx.AsyncClient:
+def own_client(own_app: FastAPI, database_isolation: Isolation) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(own_app), base_url="http://test")
 
 

@@ -15,6 +15,8 @@ from app.users.models import User
 from tests.fixtures.factories import UserFactory
 from tests.isolation.conftest import count_users
 
+pytestmark = pytest.mark.usefixtures("each_isolation")
+
 REGISTER = "/api/v1/auth/register"
 ADA = {"email": "ada@example.com", "password": "correct horse battery staple"}
 

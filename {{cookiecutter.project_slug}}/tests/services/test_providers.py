@@ -5,11 +5,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from app.main import create_app
 from app.services import PROVIDERS, Services
 from app.services.email import SMTPEmailSender, get_email
 from app.services.exchange_rates import HTTPExchangeRates, get_exchange_rates
@@ -18,12 +16,14 @@ from app.settings import Settings
 
 
 @pytest.fixture
-def request_to_app(monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_to_app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Request:
     model = ModuleType("py3langid")
     model.classify = lambda text: ("en", -1.5)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "py3langid", model)
-    app = create_app(Settings())
-    app.state.http_client = httpx.AsyncClient()
+    app = FastAPI()
+    app.state.settings = settings
+    app.state.services = Services(app)
+    app.state.http_client = None
     return Request({"type": "http", "app": app})
 
 

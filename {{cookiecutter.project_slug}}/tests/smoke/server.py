@@ -1,0 +1,82 @@
+"""The service as it runs in production: a migrated database and a process with a socket."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.fixtures.database import ROOT
+from tests.fixtures.fast_auth import FAST_HASHING
+
+START_TIMEOUT = 20.0  # seconds
+STOP_TIMEOUT = 10.0  # seconds
+
+
+class Server:
+    """Uvicorn in a process of its own; what it prints goes to `log`."""
+
+    def __init__(self, database_url: str, exchange_rates_url: str, log: Path) -> None:
+        self.database_url = database_url
+        self.log = log
+        self._environment = {
+            name: value for name, value in os.environ.items() if name not in FAST_HASHING
+        } | {
+            "ENVIRONMENT": "production",
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": secrets.token_urlsafe(48),
+            "EXCHANGE_RATES_URL": exchange_rates_url,
+        }
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def migrate(self) -> None:
+        code = self._spawn("alembic", "upgrade", "head").wait()
+        assert code == 0, f"alembic has failed with {code}"
+
+    def start(self) -> None:
+        self._process = self._spawn(
+            "uvicorn", "app.main:create_app", "--factory", "--port", str(self._port)
+        )
+
+    def wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self.url}/health/ready").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"the server has ended, or was not ready in {START_TIMEOUT:g} s")
+
+    def stop(self) -> None:
+        """Ends the server as a process manager does."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(STOP_TIMEOUT)
+        assert code in (0, -15), f"the server has ended with {code}"
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _spawn(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
