@@ -1,0 +1,37 @@
+# `make help` lists the targets.
+
+UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
+TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
+.DEFAULT_GOAL := help
+.PHONY: help local-smoke test lint format bench clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+local-smoke: build/my-service/pyproject.toml  ## Generate a project in build/, test it, and drive its server
+	$(MAKE) -C build/my-service local-smoke UV=$(UV)
+
+build/my-service/pyproject.toml: $(TEMPLATE) | $(filter $(CURDIR)/.uv/bin/uv,$(UV))
+	$(UV) run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir build
+
+test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the projects that it generates
+	UV=$(UV) $(UV) run pytest
+
+lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
+	$(UV) run ruff check .
+	$(UV) run ruff format --check .
+
+format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own code
+	$(UV) run ruff check --fix .
+	$(UV) run ruff format .
+
+bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
+	UV=$(UV) $(UV) run python -m benchmarks
+
+clean:  ## Remove what can be made again
+	rm -rf build .venv .uv .pytest_cache .ruff_cache uv.lock
+
+# Only where there is no uv on the PATH.
+$(CURDIR)/.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet 'uv>=0.9,<1'

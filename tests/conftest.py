@@ -1,0 +1,125 @@
+"""Projects are generated and installed once for all tests; those who change one get a copy."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+UV = os.environ.get("UV") or shutil.which("uv") or "uv"
+
+logger = logging.getLogger("tests")
+
+Result = subprocess.CompletedProcess[str]
+
+
+def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str) -> Result:
+    """Runs a command in `cwd`; with `check`, its failure fails the test and shows the output."""
+    shown = " ".join(str(part).replace(f"{sys.prefix}/bin/", "") for part in command)
+    start = time.monotonic()
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean_environment() | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    logger.info("%5.1f s  %s", time.monotonic() - start, shown[:110])
+    if check and result.returncode:
+        pytest.fail(f"`{shown}` has failed with {result.returncode}:\n{result.stdout}")
+    return result
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of a user: no virtual environment, and nothing of this run of pytest."""
+    unwanted = ("VIRTUAL_ENV", "PYTEST_", "UV_RUN", "MAKE", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | {
+        "UV": UV
+    }
+
+
+def cookiecutter(output: Path, *, check: bool = True, **answers: str) -> Result:
+    """Generates a project below `output` as a user does, without prompts."""
+    return run(
+        Path(sys.prefix) / "bin" / "cookiecutter",
+        ROOT,
+        "--no-input",
+        "--output-dir",
+        output,
+        *(f"{question}={answer}" for question, answer in answers.items()),
+        cwd=output,
+        check=check,
+        COOKIECUTTER_CONFIG=str(ROOT / "tests" / "cookiecutter.yaml"),
+    )
+
+
+@dataclass
+class Project:
+    """A generated project, and the virtual environment that its commands run in."""
+
+    path: Path
+    venv: Path
+    database: str
+
+    def run(self, *command: str | Path, check: bool = True, **environment: str) -> Result:
+        """Runs a command of the project's virtual environment."""
+        program = self.venv / "bin" / command[0]
+        return run(program, *command[1:], cwd=self.path, check=check, **environment)
+
+    def pytest(self, *options: str, check: bool = True, **environment: str) -> Result:
+        return self.run("python", "-m", "pytest", "-q", *options, check=check, **environment)
+
+    def make(self, *arguments: str, check: bool = True, **environment: str) -> Result:
+        return run("make", *arguments, cwd=self.path, check=check, **environment)
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        assert old in self.read(name), f"{name} does not hold {old!r}"
+        (self.path / name).write_text(self.read(name).replace(old, new))
+
+    def files(self) -> list[str]:
+        """The paths that a user would commit, sorted."""
+        listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=self.path).stdout
+        return sorted(listed.splitlines())
+
+
+def commit_all(directory: Path) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    if not (directory / ".git").exists():
+        run("git", "init", "--quiet", cwd=directory)
+    run("git", "add", "--all", cwd=directory)
+    run("git", *identity, "commit", "--quiet", "--message", "All of it", cwd=directory)
+
+
+@pytest.fixture(scope="session")
+def sqlite_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return _installed_project(tmp_path_factory.mktemp("generated"), "sqlite")
+
+
+def _installed_project(output: Path, database: str) -> Project:
+    cookiecutter(output, database=database)
+    path = output / "my-service"
+    run("make", "setup", cwd=path)
+    commit_all(path)
+    return Project(path, path / ".venv", database)
+
+
+@pytest.fixture
+def project(sqlite_project: Project, tmp_path: Path) -> Project:
+    """A copy to change, which shares the virtual environment of the original."""
+    copy = tmp_path / "my-service"
+    shutil.copytree(
+        sqlite_project.path, copy, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
+    )
+    return Project(copy, sqlite_project.venv, sqlite_project.database)

@@ -1,0 +1,253 @@
+"""The generated project, as its team finds it: the suite in every way, the checks, the commands."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Project, clean_environment, commit_all, run
+
+GREEN = re.compile(r"^\d+ passed in ", re.MULTILINE)
+
+
+class TestSuite:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("-p", "no:randomly"),
+            ("-p", "randomly"),
+            ("-n", "2", "--dist", "worksteal"),
+            ("--db-driver=threaded",),
+            ("-o", "db_isolation=committed"),
+        ],
+        ids=["in order", "in random order", "two workers", "driver of production", "all committed"],
+    )
+    def test_is_green(self, sqlite_project: Project, options: tuple[str, ...]) -> None:
+        result = sqlite_project.pytest(*options)
+
+        assert GREEN.search(result.stdout), result.stdout
+
+    def test_covers_the_application(self, sqlite_project: Project) -> None:
+        result = sqlite_project.make("cov")
+
+        assert "Required test coverage of 100.0% reached. Total coverage: 100.00%" in result.stdout
+
+    def test_leaves_nothing_behind(self, sqlite_project: Project) -> None:
+        sqlite_project.make("test-fast")
+
+        assert run("git", "status", "--porcelain", cwd=sqlite_project.path).stdout == ""
+        assert leftovers() == []
+
+    def test_runs_alone_from_another_folder(self, sqlite_project: Project, tmp_path: Path) -> None:
+        test = sqlite_project.path / "tests" / "test_health.py"
+
+        run(sqlite_project.venv / "bin" / "pytest", "-q", f"{test}::test_ready", cwd=tmp_path)
+
+
+def leftovers() -> list[Path]:
+    """Worker databases of this user."""
+    return [
+        path
+        for base in ("/dev/shm", "/tmp")
+        for path in Path(base).glob(f"testkit-{os.getuid()}/worker-*")
+    ]
+
+
+class TestQuality:
+    def test_lint(self, sqlite_project: Project) -> None:
+        sqlite_project.make("lint")
+
+    def test_types(self, sqlite_project: Project) -> None:
+        assert "no issues found" in sqlite_project.make("typecheck").stdout
+
+    def test_formatting_changes_nothing(self, project: Project) -> None:
+        project.make("format", UV_PROJECT_ENVIRONMENT=str(project.venv))
+
+        assert run("git", "status", "--porcelain", cwd=project.path).stdout == ""
+
+    def test_import_directions(self, sqlite_project: Project) -> None:
+        """`app` knows nothing of the tests, `testkit` nothing of `app`, domains only each other's
+        front."""
+        imports = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
+        for path in sqlite_project.path.glob("[at]*/**/*.py"):
+            package, *rest = path.relative_to(sqlite_project.path).parts
+            for imported in imports.findall(path.read_text()):
+                top, *below = imported.split(".")
+                if package == "app":
+                    assert top not in ("tests", "testkit"), f"{path} imports {imported}"
+                if package == "testkit":
+                    assert top not in ("tests", "app"), f"{path} imports {imported}"
+                if package == "app" and len(rest) > 1 and rest[0] in ("users", "products"):
+                    other = {"users": "products", "products": "users"}[rest[0]]
+                    assert below[:1] != [other] or len(below) == 1, f"{path} imports {imported}"
+
+    def test_wheel_can_be_built(self, project: Project, tmp_path: Path) -> None:
+        run(clean_environment()["UV"], "build", "--wheel", "-o", tmp_path, cwd=project.path)
+
+        assert [path.name for path in tmp_path.glob("*.whl")] == [
+            "my_service-0.1.0-py3-none-any.whl"
+        ]
+
+
+class TestCommands:
+    def test_help_lists_every_target(self, sqlite_project: Project) -> None:
+        listed = sqlite_project.make("help").stdout
+
+        targets = (
+            "setup run local-smoke test test-fast test-all cov lint format typecheck check "
+            "migrate migration clean"
+        )
+        for target in targets.split():
+            assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
+
+    def test_local_smoke(self, sqlite_project: Project) -> None:
+        output = sqlite_project.make("local-smoke").stdout
+
+        for step in (
+            "migrate",
+            "start",
+            "register",
+            "log in",
+            "create",
+            "list",
+            "convert",
+            "delete",
+        ):
+            assert re.search(rf"^  {step}.* ok +\d+ ms$", output, re.MULTILINE), step
+        assert "smoke: the service works" in output
+
+    def test_local_smoke_shows_the_servers_log_on_failure(self, project: Project) -> None:
+        project.edit(
+            "app/health.py",
+            '    """The database answers too."""\n',
+            '    """The database answers too."""\n    raise RuntimeError("the disk is on fire")\n',
+        )
+
+        result = project.pytest("tests/smoke", check=False)
+
+        assert result.returncode == 1
+        assert "RuntimeError: the disk is on fire" in result.stdout
+        assert "smoke: something is broken" in result.stdout
+
+    def test_migration(self, project: Project) -> None:
+        environment = {"UV_PROJECT_ENVIRONMENT": str(project.venv)}
+        project.make("migrate", **environment)
+        project.edit(
+            "app/users/models.py",
+            "    if TYPE_CHECKING:",
+            "    nickname: Mapped[str | None]\n\n    if TYPE_CHECKING:",
+        )
+
+        project.make("migration", "M=add nicknames", **environment)
+
+        (written,) = (project.path / "migrations" / "versions").glob("*_add_nicknames.py")
+        assert "nickname" in written.read_text()
+        run(project.venv / "bin" / "ruff", "check", written, cwd=project.path)
+        assert GREEN.search(project.pytest("tests/users", "tests/test_migrations.py").stdout)
+
+    def test_clean_keeps_the_database(self, project: Project) -> None:
+        (project.path / "my-service.db").write_text("precious")
+
+        project.make("clean")
+
+        assert (project.path / "my-service.db").read_text() == "precious"
+
+
+class TestServer:
+    def test_make_run_migrates_serves_and_reloads(self, project: Project) -> None:
+        port = free_port()
+        with subprocess.Popen(
+            ["make", "run"],
+            cwd=project.path,
+            env=clean_environment()
+            | {"UV_PROJECT_ENVIRONMENT": str(project.venv), "UVICORN_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                url = f"http://127.0.0.1:{port}"
+                wait_for(f"{url}/health/ready", "ok")
+                assert "Swagger UI" in httpx.get(f"{url}/docs").text
+                assert httpx.get(f"{url}/api/v1/products").json()["total"] == 0
+
+                project.edit("app/health.py", '{"status": "ok"}', '{"status": "changed"}')
+
+                wait_for(f"{url}/health/ready", "changed")
+            finally:
+                os.killpg(process.pid, signal.SIGINT)
+
+    @pytest.mark.parametrize(
+        ("environment", "name"),
+        [
+            ({"ENVIRONMENT": "production"}, "SECRET_KEY"),
+            ({"ENVIRONMENT": "staging", "SECRET_KEY": "x" * 31}, "SECRET_KEY"),
+            ({"ARGON2_MEMORY_COST": "8"}, "ARGON2_MEMORY_COST"),
+            ({"ENVIRONMENT": "prod"}, "ENVIRONMENT"),
+            ({"SMTP_PORT": "x"}, "SMTP_PORT"),
+        ],
+    )
+    def test_wrong_settings_are_refused_in_plain_words(
+        self, sqlite_project: Project, environment: dict[str, str], name: str
+    ) -> None:
+        result = sqlite_project.run(
+            *("uvicorn", "app.main:create_app", "--factory", "--port", str(free_port())),
+            check=False,
+            **environment,
+        )
+
+        assert result.returncode == 1
+        assert name in result.stdout
+        assert "Traceback" not in result.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(url: str, status: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url).json() == {"status": status}:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"{url} did not answer {status!r} within 30 s")
+
+
+class TestReadme:
+    def test_examples_of_tests_work(self, project: Project) -> None:
+        (example,) = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)
+        (project.path / "tests" / "test_readme.py").write_text(example)
+
+        assert "3 passed" in project.pytest("tests/test_readme.py").stdout
+        run(project.venv / "bin" / "mypy", "tests/test_readme.py", cwd=project.path)
+
+    def test_example_domain_can_be_removed_in_one_step(self, project: Project) -> None:
+        readme = project.read("README.md").split("## Remove the example domain")[1]
+        (step,) = re.findall(r"```\n(.*?)```", readme, re.DOTALL)[:1]
+
+        run("bash", "-euc", step, cwd=project.path)
+
+        assert (
+            run(
+                "grep", "-ril", "product", "app", "migrations", cwd=project.path, check=False
+            ).stdout
+            == ""
+        )
+        assert "100.00%" in project.pytest("--cov").stdout
+        for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+            run(project.venv / "bin" / tool[0], *tool[1:], cwd=project.path)
+        commit_all(project.path)

@@ -1,0 +1,225 @@
+"""What is generated: the files, and what is in them, for every kind of answer."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from tests.conftest import TEMPLATE, cookiecutter, run
+
+DATABASES = ("sqlite", "postgresql")
+OTHER_NAMES = {
+    "sqlite": re.compile("postgres|asyncpg|psycopg", re.IGNORECASE),
+    "postgresql": re.compile("sqlite", re.IGNORECASE),
+}
+CHOSEN_FILES = {
+    "sqlite": {"app/engine.py", "testkit/databases/sqlite.py"},
+    "postgresql": {"app/engine.py", "testkit/databases/postgresql.py"},
+}
+ODD_ANSWERS = {
+    "plain": "My Service",
+    "double quotes": 'The "Best" Service',
+    "single quotes": "Ada's Service",
+    "both quotes": """Ada's "Best" 'Service'""",
+    "backslashes": "C:\\new\\table \\",
+    "hashes": "# C# and #1 #",
+    "percent and dollar": "100 % for $5 ${HOME} $$ %s %(x)s",
+    "non-ASCII": "Möbel für 日本 🚀",
+    "markup": "<b>*bold*</b> _under_ [link](x) `code` & |",
+    "braces": "{a} } { {0}",
+}
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One project for each database, with plain answers."""
+    projects = {}
+    for database in DATABASES:
+        output = tmp_path_factory.mktemp(database)
+        cookiecutter(output, database=database)
+        projects[database] = output / "my-service"
+    return projects
+
+
+def text_files(project: Path) -> list[Path]:
+    return [path for path in sorted(project.rglob("*")) if path.is_file()]
+
+
+def names(project: Path) -> set[str]:
+    return {str(path.relative_to(project)) for path in text_files(project)}
+
+
+def test_both_databases_have_the_same_files(generated: dict[str, Path]) -> None:
+    common = {
+        database: names(generated[database]) - CHOSEN_FILES[database] for database in DATABASES
+    }
+
+    assert common["sqlite"] == common["postgresql"]
+    for database in DATABASES:
+        assert CHOSEN_FILES[database] <= names(generated[database])
+
+
+def test_every_file_of_the_template_is_generated(generated: dict[str, Path]) -> None:
+    chosen = {"app/engine_sqlite.py", "app/engine_postgresql.py"}
+    chosen |= CHOSEN_FILES["sqlite"] | CHOSEN_FILES["postgresql"]
+    tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=TEMPLATE).stdout.splitlines()
+
+    assert set(tracked) - chosen == names(generated["sqlite"]) - chosen
+
+
+def test_only_the_named_places_differ(generated: dict[str, Path]) -> None:
+    sqlite, postgresql = (generated[database] for database in DATABASES)
+
+    different = {
+        name
+        for name in names(sqlite) & names(postgresql)
+        if (sqlite / name).read_text() != (postgresql / name).read_text()
+    }
+
+    assert different == {
+        ".env.example",
+        ".github/workflows/ci.yml",
+        "README.md",
+        "app/engine.py",
+        "app/settings.py",
+        "compose.yaml",
+        "pyproject.toml",
+    }
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_no_trace_of_the_other_database(generated: dict[str, Path], database: str) -> None:
+    for path in text_files(generated[database]):
+        assert not OTHER_NAMES[database].search(path.name), path
+        found = OTHER_NAMES[database].search(path.read_text())
+        assert not found, f"{path} holds {found and found.group()}"
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_no_trace_of_the_template(generated: dict[str, Path], database: str) -> None:
+    for path in text_files(generated[database]):
+        content = path.read_text()
+        if path.match(".github/workflows/*.yml"):
+            content = re.sub(r"\$\{\{ [a-z.]+ \}\}", "expression", content)
+        for trace in ("{{", "{%", "{#", "}}", "%}", "cookiecutter", "jinja"):
+            assert trace not in content.lower(), f"{path} holds {trace}"
+        assert content.endswith("\n"), path
+        assert not content.endswith("\n\n"), path
+        assert not re.search(r"[ \t]\n", content), f"{path} has trailing blanks"
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("kind", ODD_ANSWERS)
+def test_odd_answers(tmp_path: Path, kind: str, database: str) -> None:
+    words = ODD_ANSWERS[kind]
+    cookiecutter(
+        tmp_path,
+        project_name=words,
+        project_slug="odd",
+        description=words,
+        author_name=words,
+        database=database,
+    )
+    project = tmp_path / "odd"
+
+    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert metadata["name"] == "odd"
+    assert metadata["description"] == words
+    assert metadata["authors"] == [{"name": words}]
+
+    (title,) = (
+        keyword.value
+        for node in ast.walk(ast.parse((project / "app" / "main.py").read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "title"
+    )
+    assert ast.literal_eval(title) == words
+
+    heading, paragraph = rendered_text((project / "README.md").read_text())[:2]
+    assert (heading, paragraph) == (words, words)
+
+    for path in [*project.rglob("*.yml"), *project.rglob("*.yaml")]:
+        assert yaml.safe_load(path.read_text()), path
+
+    ruff = [sys.executable, "-m", "ruff", "--quiet", "--no-cache"]
+    subprocess.run([*ruff[:3], "format", "--check", "--quiet", "--no-cache", project], check=True)
+    subprocess.run([*ruff[:3], "check", "--quiet", "--no-cache", project], check=True)
+
+
+def rendered_text(markdown: str) -> list[str]:
+    """What a reader sees of each heading and paragraph."""
+    return [
+        "".join(child.content for child in token.children or [])
+        for token in MarkdownIt().parse(markdown)
+        if token.type == "inline"
+    ]
+
+
+def test_output_is_the_same_every_time(tmp_path: Path) -> None:
+    contents = []
+    for number in (1, 2):
+        output = tmp_path / str(number)
+        output.mkdir()
+        cookiecutter(output)
+        contents.append(
+            {
+                str(path.relative_to(output)): (path.read_bytes(), path.stat().st_mode)
+                for path in text_files(output)
+            }
+        )
+
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("vendor.compose-spec", "compose.yaml"),
+    ],
+)
+def test_yaml_is_valid(generated: dict[str, Path], database: str, schema: str, file: str) -> None:
+    run(
+        Path(sys.prefix) / "bin" / "check-jsonschema",
+        *("--builtin-schema", schema, file),
+        cwd=generated[database],
+    )
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_toml_is_valid(generated: dict[str, Path], database: str) -> None:
+    run(Path(sys.prefix) / "bin" / "validate-pyproject", "pyproject.toml", cwd=generated[database])
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_workflow_is_careful(generated: dict[str, Path], database: str) -> None:
+    workflow = yaml.safe_load((generated[database] / ".github/workflows/ci.yml").read_text())
+
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] is True
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"]
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_env_example_names_every_setting_it_shows(generated: dict[str, Path]) -> None:
+    project = generated["sqlite"]
+    settings = (project / "app" / "settings.py").read_text()
+
+    for line in (project / ".env.example").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            assert re.search(rf"^    {name.lower()}: ", settings, re.MULTILINE), name
+            assert value in settings, name
