@@ -123,3 +123,10 @@ def project(sqlite_project: Project, tmp_path: Path) -> Project:
         sqlite_project.path, copy, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
     )
     return Project(copy, sqlite_project.venv, sqlite_project.database)
+
+
+@pytest.fixture
+def installed_project(project: Project) -> Project:
+    """A copy with a virtual environment of its own, for what installs or starts something."""
+    project.make("setup")
+    return Project(project.path, project.path / ".venv", project.database)

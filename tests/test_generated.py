@@ -67,7 +67,8 @@ class TestQuality:
         assert "no issues found" in sqlite_project.make("typecheck").stdout
 
     def test_formatting_changes_nothing(self, project: Project) -> None:
-        project.make("format", UV_PROJECT_ENVIRONMENT=str(project.venv))
+        project.run("ruff", "check", "--fix", ".")
+        project.run("ruff", "format", ".")
 
         assert run("git", "status", "--porcelain", cwd=project.path).stdout == ""
 
@@ -135,16 +136,16 @@ class TestCommands:
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
 
-    def test_migration(self, project: Project) -> None:
-        environment = {"UV_PROJECT_ENVIRONMENT": str(project.venv)}
-        project.make("migrate", **environment)
+    def test_migration(self, installed_project: Project) -> None:
+        project = installed_project
+        project.make("migrate")
         project.edit(
             "app/users/models.py",
             "    if TYPE_CHECKING:",
             "    nickname: Mapped[str | None]\n\n    if TYPE_CHECKING:",
         )
 
-        project.make("migration", "M=add nicknames", **environment)
+        project.make("migration", "M=add nicknames")
 
         (written,) = (project.path / "migrations" / "versions").glob("*_add_nicknames.py")
         assert "nickname" in written.read_text()
@@ -160,13 +161,13 @@ class TestCommands:
 
 
 class TestServer:
-    def test_make_run_migrates_serves_and_reloads(self, project: Project) -> None:
+    def test_make_run_migrates_serves_and_reloads(self, installed_project: Project) -> None:
+        project = installed_project
         port = free_port()
         with subprocess.Popen(
             ["make", "run"],
             cwd=project.path,
-            env=clean_environment()
-            | {"UV_PROJECT_ENVIRONMENT": str(project.venv), "UVICORN_PORT": str(port)},
+            env=clean_environment() | {"UVICORN_PORT": str(port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -243,7 +244,7 @@ class TestReadme:
 
         assert (
             run(
-                "grep", "-ril", "product", "app", "migrations", cwd=project.path, check=False
+                "grep", "-rilw", "products", "app", "migrations", cwd=project.path, check=False
             ).stdout
             == ""
         )

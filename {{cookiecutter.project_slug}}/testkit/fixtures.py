@@ -14,6 +14,9 @@ from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase, open_wo
 from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
 from testkit.tasks import cancel_tasks
 
+# With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
+NEEDS_ISOLATION = frozenset({"app", "engine", "class_session"})
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("testkit", "the test kit")
@@ -37,10 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    # A class-scoped fixture cannot ask for the isolation of each test itself.
-    names = getattr(item, "fixturenames", [])
-    if "class_session" in names and "database_isolation" not in names:
-        names.append("database_isolation")
+    if not isinstance(item, pytest.Function) or "database_isolation" in item.fixturenames:
+        return
+    if NEEDS_ISOLATION.isdisjoint(item.fixturenames):
+        return
+    # The names are sorted by scope. The isolation comes first in its own.
+    fixtures = item._fixtureinfo.name2fixturedefs
+    wider = sum(
+        name in fixtures and fixtures[name][-1].scope != "function" for name in item.fixturenames
+    )
+    item.fixturenames.insert(wider, "database_isolation")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import pytest
@@ -76,9 +77,6 @@ class WorkerDatabase(Protocol):
         With `joined`, all its connections are that one, and none of them ends its transaction.
         """
 
-    def empty_database(self) -> AbstractContextManager[str]:
-        """The URL of another database, new and empty, that other processes can use too."""
-
 
 class ResetError(Exception):
     """The worker database cannot be reset, because something still uses it."""
@@ -88,6 +86,17 @@ def open_worker_database(
     setup: DatabaseSetup, config: pytest.Config
 ) -> AbstractContextManager[WorkerDatabase]:
     """The worker database of this process; it is removed at the end of the context."""
-    backend = import_module(f"testkit.databases.{make_url(setup.url).get_backend_name()}")
-    database: AbstractContextManager[WorkerDatabase] = backend.open_worker_database(setup, config)
+    database: AbstractContextManager[WorkerDatabase] = _backend(setup).open_worker_database(
+        setup, config
+    )
     return database
+
+
+def open_empty_database(setup: DatabaseSetup, config: pytest.Config) -> AbstractContextManager[str]:
+    """The URL of a new database without tables, for other processes; removed at the end too."""
+    url: AbstractContextManager[str] = _backend(setup).open_empty_database(setup, config)
+    return url
+
+
+def _backend(setup: DatabaseSetup) -> ModuleType:
+    return import_module(f"testkit.databases.{make_url(setup.url).get_backend_name()}")

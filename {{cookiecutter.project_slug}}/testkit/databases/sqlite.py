@@ -158,11 +158,6 @@ class SQLiteDatabase:
             self._joined_sync_engine = raw, engine
         return self._joined_sync_engine[1]
 
-    @contextmanager
-    def empty_database(self) -> Iterator[str]:
-        with tempfile.TemporaryDirectory(dir=self.path.parent) as directory:
-            yield f"sqlite+aiosqlite:///{directory}/empty.db"
-
     def close(self) -> None:
         for connection in (*self._baselines, self._control):
             connection.close()
@@ -189,6 +184,12 @@ def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterato
         )
         with closing(database):
             yield database
+
+
+@contextmanager
+def open_empty_database(_setup: DatabaseSetup, _config: pytest.Config) -> Iterator[str]:
+    with _own_directory() as directory:
+        yield f"sqlite+aiosqlite:///{directory}/empty.db"
 
 
 def _cache_directory(config: pytest.Config) -> Path:

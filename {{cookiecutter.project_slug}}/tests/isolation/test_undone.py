@@ -5,7 +5,8 @@ Each test runs twice, and looks first for what its other run would have left.
 
 import httpx
 import pytest
-from sqlalchemy import text
+from fastapi import FastAPI
+from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -51,10 +52,21 @@ async def test_commit_past_the_sessions(
     engine: AsyncEngine, session: AsyncSession, run: int
 ) -> None:
     async with engine.begin() as connection:
-        statement = "INSERT INTO users VALUES (:id, 'ada@example.com', '', :true, :false, :false)"
-        await connection.execute(
-            text(statement), {"id": f"{run:032x}", "true": True, "false": False}
-        )
+        await connection.execute(insert(User).values(email=ADA["email"], hashed_password=""))
+
+
+@twice
+async def test_commit_with_nothing_but_the_engine(engine: AsyncEngine, run: int) -> None:
+    async with engine.begin() as connection:
+        assert (await connection.scalars(text("SELECT email FROM users"))).all() == []
+        await connection.execute(insert(User).values(email=ADA["email"], hashed_password=""))
+
+
+@twice
+async def test_commit_with_nothing_but_the_application(app: FastAPI, run: int) -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post(REGISTER, json=ADA)).status_code == 201
 
 
 @twice

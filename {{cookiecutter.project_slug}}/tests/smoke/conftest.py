@@ -1,38 +1,66 @@
-"""Starts the server once, and says what each step of the drive took."""
+"""Starts the server once, and says what each step of the drive took.
+
+The smoke tests come last. While the other tests run, the server gets ready.
+"""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from testkit.databases import WorkerDatabase
+from testkit.databases import open_empty_database
+from tests.fixtures.database import SETUP
 from tests.smoke.server import Server
 
 Step = Callable[[str], AbstractContextManager[None]]
 SERVER = pytest.StashKey[Server]()
 
 
-class ExchangeRatesHandler(BaseHTTPRequestHandler):
-    """Answers like the real API, over a real socket."""
-
-    def do_GET(self) -> None:  # the name that http.server calls
-        body = json.dumps({"base": "EUR", "rates": {"USD": 1.25}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        pass
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "server" in getattr(item, "fixturenames", ()))
 
 
-@pytest.fixture(scope="session")
-def exchange_rates_url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), ExchangeRatesHandler) as server:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    wanted = any("server" in getattr(item, "fixturenames", ()) for item in session.items)
+    is_worker = hasattr(session.config, "workerinput")  # of xdist; most of them will not need it
+    if wanted and not is_worker and not session.config.option.collectonly:
+        start_server(session.config)
+
+
+def start_server(config: pytest.Config) -> Server:
+    resources = ExitStack()
+    config.add_cleanup(resources.close)
+    log = Path(resources.enter_context(tempfile.TemporaryDirectory())) / "server.log"
+    url = resources.enter_context(open_empty_database(SETUP, config))
+    server = config.stash[SERVER] = Server(url, resources.enter_context(exchange_rates()), log)
+    resources.callback(server.kill)
+    server.start()
+    return server
+
+
+@contextmanager
+def exchange_rates() -> Iterator[str]:
+    """The URL of a server that answers like the real one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name that http.server calls
+            body = json.dumps({"base": "EUR", "rates": {"USD": 1.25}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -62,28 +90,16 @@ def step(pytestconfig: pytest.Config) -> Step:
 
 
 @pytest.fixture(scope="session")
-def server(
-    pytestconfig: pytest.Config,
-    tmp_path_factory: pytest.TempPathFactory,
-    worker_database: WorkerDatabase,
-    exchange_rates_url: str,
-    step: Step,
-) -> Iterator[Server]:
+def server(pytestconfig: pytest.Config, step: Step) -> Iterator[Server]:
     """The running server. What it wrote is shown with every failure."""
-    log = tmp_path_factory.mktemp("smoke") / "server.log"
-    with worker_database.empty_database() as url:
-        server = pytestconfig.stash[SERVER] = Server(url, exchange_rates_url, log)
-        try:
-            with step("migrate a new database"):
-                server.migrate()
-            with step("start the server"):
-                server.start()
-                server.wait_until_ready()
-            yield server
-            with step("stop the server"):
-                server.stop()
-        finally:
-            server.kill()
+    server = pytestconfig.stash.get(SERVER, None) or start_server(pytestconfig)
+    with step("migrate a new database"):
+        server.wait_for_migration()
+    with step("start the server"):
+        server.wait_until_ready()
+    yield server
+    with step("stop the server"):
+        server.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""The service as it runs in production: a migrated database and a process with a socket."""
+"""The service as it runs in production: a migrated database, and a process with a socket."""
 
 import os
 import secrets
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import httpx
 
@@ -35,16 +36,23 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
+        self._migration: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-
-    def migrate(self) -> None:
-        code = self._spawn("alembic", "upgrade", "head").wait()
-        assert code == 0, f"alembic has failed with {code}"
+        self._starter = Thread(target=self._start, daemon=True)
 
     def start(self) -> None:
-        self._process = self._spawn(
-            "uvicorn", "app.main:create_app", "--factory", "--port", str(self._port)
-        )
+        """Returns at once: in the background the database is migrated, then the server starts."""
+        self._starter.start()
+
+    def _start(self) -> None:
+        self._migration = self._spawn("alembic", "upgrade", "head")
+        if self._migration.wait() == 0:
+            command = ("uvicorn", "app.main:create_app", "--factory", "--port", str(self._port))
+            self._process = self._spawn(*command)
+
+    def wait_for_migration(self) -> None:
+        self._starter.join(START_TIMEOUT)
+        assert self._process is not None, "alembic has failed"
 
     def wait_until_ready(self) -> None:
         assert self._process is not None
@@ -66,9 +74,10 @@ class Server:
         assert code in (0, -15), f"the server has ended with {code}"
 
     def kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        for process in (self._migration, self._process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
 
     def _spawn(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
