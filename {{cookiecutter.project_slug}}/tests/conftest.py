@@ -1,9 +1,10 @@
 pytest_plugins = [
     "testkit.markers",
     "testkit.fixtures",
+    "tests.fixtures.environment",
     "tests.fixtures.database",
     "tests.fixtures.factories",
-    "tests.fixtures.fast_auth",
     "tests.fixtures.mock_services",
     "tests.fixtures.client",
+    "tests.fixtures.fast_auth",
 ]

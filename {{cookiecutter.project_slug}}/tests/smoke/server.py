@@ -12,7 +12,7 @@ from threading import Thread
 import httpx
 
 from tests.fixtures.database import ROOT
-from tests.fixtures.fast_auth import FAST_HASHING
+from tests.fixtures.environment import FAST_HASHING
 
 START_TIMEOUT = 20.0  # seconds
 STOP_TIMEOUT = 10.0  # seconds
