@@ -102,6 +102,7 @@ class Worker:
         self.class_sessions: list[AsyncSession] = []
         self.checked_out: dict[ConnectionPoolEntry, str] = {}
         """Connections in use, each with the place that opened it."""
+        self.pool_was_used = False
 
     async def start(self) -> None:
         await self._connect()
@@ -113,6 +114,7 @@ class Worker:
         in_use = self.checked_out.copy()
         self.connection = await self.engine.connect()
         self.checked_out = in_use  # this connection is nobody's leak
+        self.pool_was_used = False
         # An engine that knows the option takes no write lock before the first write.
         await self.connection.execution_options(read_only=True)
 
@@ -122,11 +124,17 @@ class Worker:
         await self.connection.close()
         await self._connect()
 
+    async def empty_pool(self) -> None:
+        """Closes idle connections, for they keep pragmas, temporary tables and functions."""
+        await self.engine.dispose()
+        self.pool_was_used = False
+
     async def stop(self) -> None:
         await self.connection.close()
         await self.engine.dispose()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
+        self.pool_was_used = True
         self.checked_out[entry] = call_site()
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
@@ -205,6 +213,8 @@ class Isolation(ABC):
             self.worker.checked_out.clear()
             for class_session in self.worker.class_sessions:
                 await _let_go(class_session)
+            if self.worker.pool_was_used:
+                await self.worker.empty_pool()
             await self._leave()
         except SQLAlchemyError:  # raw SQL has ended a transaction behind SQLAlchemy's back
             await self.worker.reconnect()
@@ -317,9 +327,7 @@ class Committed(Isolation):
         pass
 
     async def _leave(self) -> None:
-        # A pooled connection keeps pragmas, temporary tables and functions; the pool of a test
-        # must not hand them to the next one.
-        await self.worker.engine.dispose()
+        pass
 
     def _sync_bind(self) -> Engine:
         return self.worker.database.sync_engine(None)
