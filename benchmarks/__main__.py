@@ -68,14 +68,16 @@ class Bench:
     def command(self, *command: str | Path, cwd: Path | None = None, **environment: str) -> float:
         """Runs a command; returns its seconds."""
         start = time.perf_counter()
-        subprocess.run(
+        result = subprocess.run(
             [str(part) for part in command],
             cwd=cwd or self.project,
             env=os.environ | {"UV": UV, "PYTHONDONTWRITEBYTECODE": ""} | environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if result.returncode:
+            sys.exit(f"{' '.join(map(str, command))} has failed:\n{result.stdout}")
         return time.perf_counter() - start
 
     def generate(self) -> None:

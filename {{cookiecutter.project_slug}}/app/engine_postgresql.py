@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
+
 
 def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine; `options` go to SQLAlchemy."""
@@ -12,4 +14,5 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
 
 
 def prepare_migration(connection: Connection) -> None:
-    """Call it before a migration begins."""
+    """Call it before a migration begins: of two instances that start, the second one waits."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
