@@ -233,7 +233,7 @@ class TestReadme:
         (example,) = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)
         (project.path / "tests" / "test_readme.py").write_text(example)
 
-        assert "3 passed" in project.pytest("tests/test_readme.py").stdout
+        assert "4 passed" in project.pytest("tests/test_readme.py").stdout
         run(project.venv / "bin" / "mypy", "tests/test_readme.py", cwd=project.path)
 
     def test_example_domain_can_be_removed_in_one_step(self, project: Project) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase, open_worker_database
+from testkit.databases import DatabaseSetup, WorkerDatabase, open_worker_database
 from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
 from testkit.tasks import cancel_tasks
 
@@ -117,10 +117,7 @@ async def database_isolation(
     isolation = Committed(database_worker) if committed else Rollback(database_worker)
     await isolation.begin()
     yield isolation
-    try:
-        leaks = await isolation.end()
-    except ResetError as error:
-        leaks = [str(error)]
+    leaks = await isolation.end()
     if leaks:
         _fail(request, leaks)
 

@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from testkit.call_site import call_site
-from testkit.databases import WorkerDatabase
+from testkit.databases import ResetError, WorkerDatabase
 from testkit.tasks import cancel_tasks
 
 TURN_TIMEOUT = 5.0  # seconds
@@ -103,6 +103,7 @@ class Worker:
         self.checked_out: dict[ConnectionPoolEntry, str] = {}
         """Connections in use, each with the place that opened it."""
         self.pool_was_used = False
+        self.is_clean = True
 
     async def start(self) -> None:
         await self._connect()
@@ -124,10 +125,17 @@ class Worker:
         await self.connection.close()
         await self._connect()
 
-    async def empty_pool(self) -> None:
-        """Closes idle connections, for they keep pragmas, temporary tables and functions."""
-        await self.engine.dispose()
-        self.pool_was_used = False
+    async def clean(self) -> None:
+        """Undoes what was committed, wherever that was; `ResetError` when a lock prevents it."""
+        if self.is_clean:
+            return
+        if self.pool_was_used:
+            # Idle connections keep pragmas, temporary tables and functions.
+            await self.engine.dispose()
+            self.pool_was_used = False
+        if await self.database.changed():
+            await self.database.reset()
+        self.is_clean = True
 
     async def stop(self) -> None:
         await self.connection.close()
@@ -154,8 +162,11 @@ class Isolation(ABC):
         """The application's open transactions, each with the place that began it."""
 
     async def begin(self) -> None:
+        """Prepares everything for the test; `ResetError` when an earlier test cannot be undone."""
+        await self.worker.clean()
         self._earlier_tasks = asyncio.all_tasks()
         await self._save_class_arrangements()
+        self._earlier_connections = frozenset(self.worker.checked_out)
         await self._enter()
         self.worker.sessionmaker.configure(
             bind=self.bind,
@@ -201,26 +212,27 @@ class Isolation(ABC):
         leaks = await cancel_tasks(
             asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}
         )
+        leaks += [
+            f"a session with an open transaction, begun at {place}"
+            for place in self._admitted.values()
+        ]
         try:
-            for session in self._sessions:
+            for session in (*self._sessions, *self._admitted):
                 await greenlet_spawn(session.close)
-            for session, place in list(self._admitted.items()):
-                leaks.append(f"a session with an open transaction, begun at {place}")
-                await greenlet_spawn(session.close)
-            for entry, place in self.worker.checked_out.items():
-                leaks.append(f"a connection, opened at {place}")
-                await greenlet_spawn(entry.invalidate)
-            self.worker.checked_out.clear()
             for class_session in self.worker.class_sessions:
                 await _let_go(class_session)
-            if self.worker.pool_was_used:
-                await self.worker.empty_pool()
             await self._leave()
         except SQLAlchemyError:  # raw SQL has ended a transaction behind SQLAlchemy's back
             await self.worker.reconnect()
+        for entry in self.worker.checked_out.keys() - self._earlier_connections:
+            leaks.append(f"a connection, opened at {self.worker.checked_out.pop(entry)}")
+            await greenlet_spawn(entry.invalidate)
         self.worker.sessionmaker.configure(bind=None)
-        if await self.worker.database.changed():
-            await self.worker.database.reset()
+        self.worker.is_clean = False
+        try:
+            await self.worker.clean()
+        except ResetError as error:
+            leaks.append(str(error))
         return leaks
 
     @abstractmethod
@@ -274,6 +286,9 @@ class Rollback(Isolation):
         self._turn_of: asyncio.Task[Any] | None = None
 
     async def _enter(self) -> None:
+        if self.worker.connection.in_transaction():  # an earlier test could not be ended
+            await self.worker.reconnect()
+            self.bind = self.worker.connection
         self._outer = await self.worker.connection.begin()
 
     async def _leave(self) -> None:
