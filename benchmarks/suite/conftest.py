@@ -27,6 +27,7 @@ class Stopwatch:
     def pytest_sessionfinish(self) -> None:
         if self.tests > 1:
             figures = {
+                "worker": "PYTEST_XDIST_WORKER" in os.environ,
                 "seconds": (self.end - self.start) / (self.tests - 1),
                 "growth": resident_memory() - self.memory_at_start,
                 "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

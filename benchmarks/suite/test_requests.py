@@ -2,17 +2,19 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Any
 
 import httpx
 import pytest
-from app.products.schemas import ProductCreate, ProductRead
-from app.settings import Settings
-from app.users.auth import auth_backend, create_jwt_strategy
+from app.products.models import Product
+from app.products.repository import ProductRepository
+from app.users.auth import create_jwt_strategy
 from app.users.models import User
-from fastapi import Depends, FastAPI
-from fastapi_users.jwt import decode_jwt
+from fastapi import FastAPI
+from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fixtures.client import create_client
 
 every = pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
@@ -39,43 +41,38 @@ async def test_two_committed_requests(number: int, user_client: httpx.AsyncClien
     await create_and_read(user_client)
 
 
-Token = Annotated[str, Depends(auth_backend.transport.scheme)]
-
-
 @pytest.fixture(scope="module")
-def app_without_database() -> FastAPI:
-    """The same two routes, with the same schemas and tokens, on a dictionary."""
-    app = FastAPI()
-    products: dict[int, ProductRead] = {}
-    secret = Settings().secret_key.get_secret_value()
+def user_in_memory() -> Iterator[User]:
+    """From now on the application keeps its one user and its products in memory, and its sessions
+    never connect; all else stays as it is."""
+    user = User(id=uuid.uuid4(), email="ada@example.com", hashed_password="", is_active=True)
+    products: dict[int, Product] = {}
 
-    async def current_user(token: Token) -> str:
-        subject: str = decode_jwt(token, secret, ["fastapi-users:auth"])["sub"]
-        return subject
+    async def find_user(*_args: object) -> User:
+        return user
 
-    @app.post(URL, status_code=201)
-    async def create(
-        values: ProductCreate, _user: Annotated[str, Depends(current_user)]
-    ) -> ProductRead:
-        product_id = len(products) + 1
-        products[product_id] = ProductRead(
-            id=product_id, created_at=datetime.now(UTC), **values.model_dump()
-        )
+    async def create(_self: object, values: dict[str, Any]) -> Product:
+        product = Product(id=len(products) + 1, created_at=datetime.now(UTC), **values)
+        return products.setdefault(product.id, product)
+
+    async def find_product(_self: object, product_id: int) -> Product:
         return products[product_id]
 
-    @app.get(URL + "/{product_id}")
-    async def read(product_id: int) -> ProductRead:
-        return products[product_id]
+    async def connect(*_args: object, **_kwargs: object) -> None:
+        pass
 
-    return app
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SQLAlchemyUserDatabase, "get", find_user)
+        patch.setattr(ProductRepository, "create", create)
+        patch.setattr(ProductRepository, "get", find_product)
+        patch.setattr(AsyncSession, "connection", connect)
+        yield user
 
 
 @pytest.fixture
-async def client_without_database(app_without_database: FastAPI) -> httpx.AsyncClient:
-    user = User(id=uuid.uuid4(), email="ada@example.com", hashed_password="")
-    return create_client(
-        app_without_database, await create_jwt_strategy(Settings()).write_token(user)
-    )
+async def client_without_database(app: FastAPI, user_in_memory: User) -> httpx.AsyncClient:
+    token = await create_jwt_strategy(app.state.settings).write_token(user_in_memory)
+    return create_client(app, token)
 
 
 @every
