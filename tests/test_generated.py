@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import Project, clean_environment, commit_all, run
 
+# Without the tests that run pytest or the server as processes of their own.
+IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
 GREEN = re.compile(r"^\d+ passed in ", re.MULTILINE)
 
 
@@ -21,10 +23,10 @@ class TestSuite:
         "options",
         [
             ("-p", "no:randomly"),
-            ("-p", "randomly"),
-            ("-n", "2", "--dist", "worksteal"),
-            ("--db-driver=threaded",),
-            ("-o", "db_isolation=committed"),
+            ("-p", "randomly", *IN_PROCESS),
+            ("-n", "2", "--dist", "worksteal", *IN_PROCESS),
+            ("--db-driver=threaded", *IN_PROCESS),
+            ("-o", "db_isolation=committed", *IN_PROCESS),
         ],
         ids=["in order", "in random order", "two workers", "driver of production", "all committed"],
     )

@@ -194,6 +194,14 @@ def test_yaml_is_valid(generated: dict[str, Path], database: str, schema: str, f
     )
 
 
+def test_workflow_of_the_template_is_valid() -> None:
+    run(
+        Path(sys.prefix) / "bin" / "check-jsonschema",
+        *("--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml"),
+        cwd=TEMPLATE.parent,
+    )
+
+
 @pytest.mark.parametrize("database", DATABASES)
 def test_toml_is_valid(generated: dict[str, Path], database: str) -> None:
     run(Path(sys.prefix) / "bin" / "validate-pyproject", "pyproject.toml", cwd=generated[database])
