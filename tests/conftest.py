@@ -103,6 +103,11 @@ def commit_all(directory: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def postgresql_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return _installed_project(tmp_path_factory.mktemp("generated"), "postgresql")
+
+
+@pytest.fixture(scope="session")
 def sqlite_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return _installed_project(tmp_path_factory.mktemp("generated"), "sqlite")
 

@@ -65,8 +65,11 @@ class TestQuality:
     def test_lint(self, sqlite_project: Project) -> None:
         sqlite_project.make("lint")
 
-    def test_types(self, sqlite_project: Project) -> None:
-        assert "no issues found" in sqlite_project.make("typecheck").stdout
+    @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+    def test_types(self, request: pytest.FixtureRequest, database: str) -> None:
+        project: Project = request.getfixturevalue(f"{database}_project")
+
+        assert "no issues found" in project.make("typecheck").stdout
 
     def test_formatting_changes_nothing(self, project: Project) -> None:
         project.run("ruff", "check", "--fix", ".")
