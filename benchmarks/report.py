@@ -58,7 +58,7 @@ def markdown_table(rows: list[list[str]]) -> str:
 
 def bar_chart(rows: list[Row]) -> str:
     """Horizontal bars that are as long as the values; readable on light and dark pages."""
-    width, bar, left = 760, 34, 330
+    width, bar, left = 800, 34, 380
     height = bar * len(rows) + 16
     longest = max(row.value for row in rows)
     parts = [
