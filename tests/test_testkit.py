@@ -108,11 +108,13 @@ class TestWorkerDatabase:
 
         assert leftovers() == []
 
-    def test_goes_with_the_next_run_when_the_process_was_killed(self, project: Project) -> None:
+    @pytest.fixture
+    def endless_run(self, project: Project) -> subprocess.Popen[bytes]:
+        """A run of pytest that has its worker database and does not end by itself."""
         (project.path / "tests" / "test_endless.py").write_text(
             "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
         )
-        endless = subprocess.Popen(
+        process = subprocess.Popen(
             [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"],
             cwd=project.path,
             env=clean_environment(),
@@ -121,34 +123,26 @@ class TestWorkerDatabase:
         deadline = time.monotonic() + 30
         while not leftovers() and time.monotonic() < deadline:
             time.sleep(0.05)
-        (alive,) = leftovers()
+        return process
 
+    def test_goes_with_the_next_run_when_the_process_was_killed(
+        self, project: Project, endless_run: subprocess.Popen[bytes]
+    ) -> None:
+        (alive,) = leftovers()
         project.pytest(ONE_TEST)
         assert leftovers() == [alive], "the database of a living run has gone"
 
-        endless.kill()
-        endless.wait()
+        endless_run.kill()
+        endless_run.wait()
         project.pytest(ONE_TEST)
         assert leftovers() == []
 
     @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
     def test_goes_when_the_run_is_interrupted(
-        self, project: Project, signal_number: signal.Signals
+        self, project: Project, endless_run: subprocess.Popen[bytes], signal_number: signal.Signals
     ) -> None:
-        (project.path / "tests" / "test_endless.py").write_text(
-            "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
-        )
-        endless = subprocess.Popen(
-            [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"],
-            cwd=project.path,
-            env=clean_environment(),
-            stdout=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 30
-        while not leftovers() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        endless.send_signal(signal_number)
-        endless.wait(10)
+        endless_run.send_signal(signal_number)
+        endless_run.wait(10)
         if signal_number == signal.SIGTERM:  # nobody can clean up after that but the next run
             project.pytest(ONE_TEST)
 
