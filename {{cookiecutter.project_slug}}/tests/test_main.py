@@ -3,10 +3,18 @@
 from pathlib import Path
 
 import httpx
+import pytest
+from fastapi import FastAPI
 
 from app.database import sessionmaker
 from app.main import create_app
 from app.settings import Settings
+
+
+@pytest.mark.parametrize("run", [1, 2])
+def test_overrides_end_with_the_test(app: FastAPI, run: int) -> None:
+    assert app.dependency_overrides == {}
+    app.dependency_overrides[create_app] = create_app
 
 
 async def test_lifespan(tmp_path: Path) -> None:
