@@ -2,15 +2,47 @@
 
 from typing import Any
 
+from pydantic import Field
+from pydantic_settings import BaseSettings
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
 
 
+class EngineSettings(BaseSettings):
+    """Limits that keep one slow query, or one busy instance, from taking the database for itself."""
+
+    database_pool_size: int = Field(default=5, ge=1, description="connections that stay open")
+    database_max_overflow: int = Field(default=10, ge=0, description="more, while they are needed")
+    database_statement_timeout: float = Field(default=30, ge=0, description="seconds; 0 is none")
+    database_lock_timeout: float = Field(default=10, ge=0, description="seconds; 0 is none")
+    database_idle_transaction_timeout: float = Field(
+        default=60, ge=0, description="seconds; 0 is none"
+    )
+
+
 def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine; `options` go to SQLAlchemy."""
     return create_async_engine(url, **options)
+
+
+def engine_options(settings: EngineSettings) -> dict[str, Any]:
+    """The options of the engine that serves requests."""
+    timeouts = {
+        "statement_timeout": settings.database_statement_timeout,
+        "lock_timeout": settings.database_lock_timeout,
+        "idle_in_transaction_session_timeout": settings.database_idle_transaction_timeout,
+    }
+    return {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": settings.database_max_overflow,
+        # A connection that the server has closed in the meantime is replaced, not handed out.
+        "pool_pre_ping": True,
+        "connect_args": {
+            "server_settings": {name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()}
+        },
+    }
 
 
 def prepare_migration(connection: Connection) -> None:

@@ -2,10 +2,18 @@
 
 from typing import Any
 
+from pydantic import Field
+from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+
+class EngineSettings(BaseSettings):
+    database_busy_timeout: float = Field(
+        default=5, ge=0, description="seconds to wait while another connection writes"
+    )
 
 
 def create_engine(url: str, **options: Any) -> AsyncEngine:
@@ -14,6 +22,11 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def engine_options(settings: EngineSettings) -> dict[str, Any]:
+    """The options of the engine that serves requests."""
+    return {"connect_args": {"timeout": settings.database_busy_timeout}}
 
 
 def prepare_migration(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from app import api, health
 from app.database import sessionmaker
-from app.engine import create_engine
+from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers
 from app.services import Services
 from app.settings import Settings, load_settings
@@ -16,7 +16,8 @@ from app.settings import Settings, load_settings
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    engine = create_engine(app.state.settings.database_url)
+    settings: Settings = app.state.settings
+    engine = create_engine(settings.database_url, **engine_options(settings))
     sessionmaker.configure(bind=engine)
     async with httpx.AsyncClient(timeout=5) as app.state.http_client:
         yield

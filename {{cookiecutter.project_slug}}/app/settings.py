@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 
 from fastapi import Depends, Request
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from app.engine import EngineSettings
 
 # Refused in every environment where it would matter.
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"  # noqa: S105
@@ -16,7 +18,7 @@ MINIMUM_ARGON2_TIME_COST = 2
 MINIMUM_ARGON2_MEMORY_COST = 19_456  # KiB
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings):
     """One attribute per variable: `database_url` is read from `DATABASE_URL`."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")

@@ -1,21 +1,37 @@
 """The fixtures and options of the test kit, a pytest plugin.
 
-The project defines one fixture for it, `database_setup` (session scope, a `DatabaseSetup`).
+The project tells it about its database with `use_database()`, in a `pytest_configure` of its own.
 """
 
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from testkit.databases import DatabaseSetup, WorkerDatabase, open_worker_database
-from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
+from testkit.databases import (
+    DatabaseSetup,
+    WorkerDatabase,
+    describe_database,
+    open_worker_database,
+    prepare,
+)
+from testkit.isolation import (
+    Committed,
+    Isolation,
+    ObservingSession,
+    Rollback,
+    Worker,
+    in_greenlet,
+)
 from testkit.tasks import cancel_tasks
 
+SETUP = pytest.StashKey[DatabaseSetup]()
 SET_UP = pytest.StashKey[dict[str, Any]]()
 
 # With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
@@ -41,6 +57,22 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"db_isolation is {isolation!r}; write `rollback` or `committed` instead"
         )
+
+
+def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
+    config.stash[SETUP] = setup
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"database: {describe_database(config.stash[SETUP])}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    # What all workers need is made once, and what is wrong with it is said once.
+    prepared = ExitStack()
+    config.add_cleanup(prepared.close)
+    prepared.enter_context(prepare(config.stash[SETUP], config))
 
 
 def pytest_collection_finish() -> None:
@@ -78,8 +110,7 @@ def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
 @pytest.fixture(scope="session")
 def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
     """This process's own database, migrated. About 10 ms, or 1 s when migrations have changed."""
-    setup: DatabaseSetup = request.getfixturevalue("database_setup")
-    with open_worker_database(setup, request.config) as database:
+    with open_worker_database(request.config.stash[SETUP], request.config) as database:
         yield database
 
 
@@ -93,7 +124,7 @@ async def session_loop() -> asyncio.AbstractEventLoop:
 def database_worker(
     request: pytest.FixtureRequest, session_loop: asyncio.AbstractEventLoop
 ) -> Iterator[Worker]:
-    setup: DatabaseSetup = request.getfixturevalue("database_setup")
+    setup = request.config.stash[SETUP]
     database: WorkerDatabase = request.getfixturevalue("worker_database")
     engine = setup.create_engine(database.url, **database.engine_options)
     if engine.url.render_as_string(hide_password=False) != database.url:
@@ -141,8 +172,10 @@ def session(database_isolation: Isolation) -> AsyncSession:
 
 
 @pytest.fixture
-def sync_session(database_isolation: Isolation) -> Session:
-    """A plain `Session` on the same data, for sync code."""
+def sync_session(request: pytest.FixtureRequest, database_isolation: Isolation) -> Session:
+    """A plain `Session` on the same data, for sync code; in async fixtures, use `session`."""
+    if iscoroutinefunction(request.node.obj):
+        request.node.obj = in_greenlet(request.node.obj)
     return database_isolation.sync_session()
 
 

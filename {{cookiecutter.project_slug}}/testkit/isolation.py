@@ -14,6 +14,8 @@ import asyncio
 import re
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial, wraps
 from typing import Any, Literal
 
 from sqlalchemy import Connection as SyncConnection
@@ -102,20 +104,22 @@ class Worker:
         self.class_sessions: list[AsyncSession] = []
         self.checked_out: dict[ConnectionPoolEntry, str] = {}
         """Connections in use, each with the place that opened it."""
-        self.pool_was_used = False
+        self.used: set[ConnectionPoolEntry] = set()
+        """Connections that were in use since the last reset."""
+        self.was_reconnected = False
         self.is_clean = True
 
     async def start(self) -> None:
+        await self.database.start()
         await self._connect()
         pool = self.engine.sync_engine.pool
         event.listen(pool, "checkout", self._note_checkout)
         event.listen(pool, "checkin", self._note_checkin)
 
     async def _connect(self) -> None:
-        in_use = self.checked_out.copy()
+        earlier = self.checked_out.copy(), self.used.copy()
         self.connection = await self.engine.connect()
-        self.checked_out = in_use  # this connection is nobody's leak
-        self.pool_was_used = False
+        self.checked_out, self.used = earlier  # this connection belongs to no test
         # An engine that knows the option takes no write lock before the first write.
         await self.connection.execution_options(read_only=True)
 
@@ -124,29 +128,71 @@ class Worker:
         await self.connection.invalidate()
         await self.connection.close()
         await self._connect()
+        self.was_reconnected = True
 
     async def clean(self) -> None:
         """Undoes what was committed, wherever that was; `ResetError` when a lock prevents it."""
         if self.is_clean:
             return
-        if self.pool_was_used:
-            # Idle connections keep pragmas, temporary tables and functions.
+        await self.database.renew(self.used - self.checked_out.keys())
+        committed = bool(self.used) or self.was_reconnected
+        if not await self.database.reset(committed=committed):
             await self.engine.dispose()
-            self.pool_was_used = False
-        if await self.database.changed():
-            await self.database.reset()
+            await self.reconnect()
+        self.used.clear()
+        self.was_reconnected = False
         self.is_clean = True
 
     async def stop(self) -> None:
         await self.connection.close()
         await self.engine.dispose()
+        await self.database.stop()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
-        self.pool_was_used = True
+        self.used.add(entry)
         self.checked_out[entry] = call_site()
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
         self.checked_out.pop(entry, None)
+
+
+def in_greenlet(
+    function: Callable[..., Coroutine[Any, Any, Any]],
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Runs a coroutine function in a greenlet of SQLAlchemy.
+
+    Sync sessions that are used in it may then wait for an async driver, as those below an
+    `AsyncSession` do.
+    """
+
+    @wraps(function)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        return await greenlet_spawn(_drive, function(*args, **kwargs))
+
+    return run
+
+
+def _drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    step = partial(coroutine.send, None)
+    while True:
+        try:
+            awaited = step()
+        except StopIteration as end:
+            return end.value
+        try:
+            step = partial(coroutine.send, await_only(_Yield(awaited)))
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+
+
+class _Yield:
+    """Hands on what a coroutine has yielded, a future mostly, to the event loop."""
+
+    def __init__(self, awaited: Any) -> None:
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self._awaited)
 
 
 class Isolation(ABC):
@@ -212,10 +258,11 @@ class Isolation(ABC):
         leaks = await cancel_tasks(
             asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}
         )
-        leaks += [
-            f"a session with an open transaction, begun at {place}"
-            for place in self._admitted.values()
-        ]
+        for place in self._admitted.values():
+            leaks.append(f"a session with an open transaction, begun at {place}")
+        if self._admitted:
+            for entry in self._connections_in_use():
+                leaks[-1] += await self._last_statement(entry)
         try:
             for session in (*self._sessions, *self._admitted):
                 await greenlet_spawn(session.close)
@@ -224,8 +271,9 @@ class Isolation(ABC):
             await self._leave()
         except SQLAlchemyError:  # raw SQL has ended a transaction behind SQLAlchemy's back
             await self.worker.reconnect()
-        for entry in self.worker.checked_out.keys() - self._earlier_connections:
-            leaks.append(f"a connection, opened at {self.worker.checked_out.pop(entry)}")
+        for entry in self._connections_in_use():
+            place = self.worker.checked_out.pop(entry)
+            leaks.append(f"a connection, opened at {place}{await self._last_statement(entry)}")
             await greenlet_spawn(entry.invalidate)
         self.worker.sessionmaker.configure(bind=None)
         self.worker.is_clean = False
@@ -234,6 +282,13 @@ class Isolation(ABC):
         except ResetError as error:
             leaks.append(str(error))
         return leaks
+
+    def _connections_in_use(self) -> set[ConnectionPoolEntry]:
+        return self.worker.checked_out.keys() - self._earlier_connections
+
+    async def _last_statement(self, connection: ConnectionPoolEntry) -> str:
+        statement = await self.worker.database.last_statement(connection)
+        return f", with `{statement}` as its last statement" if statement else ""
 
     @abstractmethod
     async def _enter(self) -> None: ...
@@ -253,8 +308,9 @@ class Isolation(ABC):
     async def _save_class_arrangements(self) -> None:
         for session in self.worker.class_sessions:
             await session.commit()
-        if self.worker.class_sessions and await self.worker.database.changed():
+        if self.worker.class_sessions and self.worker.used:
             await self.worker.database.save_baseline()
+            self.worker.used.clear()
 
     def _end_idle_transactions(self) -> None:
         """Ends what the test's own sessions have only read, as it would see old data otherwise."""

@@ -3,15 +3,17 @@
 import uuid
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, Request
 from fastapi_users import BaseUserManager, InvalidPasswordException, UUIDIDMixin
+from fastapi_users.exceptions import UserAlreadyExists
 from fastapi_users.password import PasswordHelper
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pwdlib.hashers.bcrypt import BcryptHasher
+from sqlalchemy.exc import IntegrityError
 
 from app.database import SessionDep
 from app.services.email import Email, EmailDep, EmailSender
@@ -22,10 +24,28 @@ from app.users.schemas import UserCreate
 MINIMUM_PASSWORD_LENGTH = 8
 
 
+class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
+    """Takes an address that somebody else has registered in the meantime for what it is."""
+
+    async def create(self, create_dict: dict[str, Any]) -> User:
+        try:
+            return await super().create(create_dict)
+        except IntegrityError as error:
+            await self.session.rollback()
+            raise UserAlreadyExists from error
+
+    async def update(self, user: User, update_dict: dict[str, Any]) -> User:
+        try:
+            return await super().update(user, update_dict)
+        except IntegrityError as error:
+            await self.session.rollback()
+            raise UserAlreadyExists from error
+
+
 class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
     def __init__(
         self,
-        user_db: SQLAlchemyUserDatabase[User, uuid.UUID],
+        user_db: UserDatabase,
         settings: Settings,
         email: EmailSender,
         background: BackgroundTasks,
@@ -79,8 +99,7 @@ async def get_user_manager(
     email: EmailDep,
     background: BackgroundTasks,
 ) -> AsyncIterator[UserManager]:
-    user_db: SQLAlchemyUserDatabase[User, uuid.UUID] = SQLAlchemyUserDatabase(session, User)
-    yield UserManager(user_db, settings, email, background)
+    yield UserManager(UserDatabase(session, User), settings, email, background)
 
 
 UserManagerDep = Annotated[UserManager, Depends(get_user_manager)]

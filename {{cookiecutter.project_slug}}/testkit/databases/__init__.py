@@ -6,7 +6,7 @@ back to its *baseline*, which is the template, or what a test class has arranged
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 
@@ -35,9 +36,9 @@ class DatabaseSetup:
     sessionmaker: async_sessionmaker[AsyncSession]
     """The one that the application makes its sessions with; it is bound anew for every test."""
 
-    def template_key(self, server_version: str) -> str:
-        """Changes with the migrations, the models and the database's version."""
-        digest = hashlib.sha256(server_version.encode())
+    def template_key(self, others: str) -> str:
+        """Changes with the migrations, the models and what the database adds to the template."""
+        digest = hashlib.sha256(others.encode())
         for path in sorted(self.migrations.rglob("*.py")):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
@@ -56,11 +57,21 @@ class WorkerDatabase(Protocol):
     engine_options: dict[str, Any]
     """What `create_async_engine` needs besides the URL."""
 
-    async def changed(self) -> bool:
-        """Whether anything was committed since the last reset."""
+    async def start(self) -> None:
+        """Comes first of what needs the event loop of the tests."""
 
-    async def reset(self) -> None:
-        """Goes back to the baseline; `ResetError` when a connection still holds a lock."""
+    async def stop(self) -> None:
+        """Comes last of it."""
+
+    async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
+        """Takes idle connections back to the state of new ones, or closes them."""
+
+    async def reset(self, *, committed: bool) -> bool:
+        """Goes back to the baseline; `ResetError` when something still holds a lock.
+
+        `committed` says that something may have been committed, as far as the engine knows.
+        Returns whether open connections can still be used.
+        """
 
     async def push_baseline(self) -> None:
         """Begins a new baseline with the present state."""
@@ -71,6 +82,9 @@ class WorkerDatabase(Protocol):
     async def pop_baseline(self) -> None:
         """Forgets the newest baseline and goes back to the one before."""
 
+    async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
+        """What this connection has executed last, where the database knows that."""
+
     def sync_engine(self, joined: AsyncConnection | None) -> Engine:
         """A sync engine on the same data.
 
@@ -80,6 +94,18 @@ class WorkerDatabase(Protocol):
 
 class ResetError(Exception):
     """The worker database cannot be reset, because something still uses it."""
+
+
+def describe_database(setup: DatabaseSetup) -> str:
+    """Which database and server the tests will use, in one line."""
+    description: str = _backend(setup).describe()
+    return description
+
+
+def prepare(setup: DatabaseSetup, config: pytest.Config) -> AbstractContextManager[None]:
+    """Makes what all workers share, and keeps it until the end of the context."""
+    prepared: AbstractContextManager[None] = _backend(setup).prepare(setup, config)
+    return prepared
 
 
 def open_worker_database(

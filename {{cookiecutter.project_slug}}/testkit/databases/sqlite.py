@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ import pytest
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 
@@ -112,16 +114,29 @@ class SQLiteDatabase:
             self.path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
 
-    async def changed(self) -> bool:
-        return self._data_version() != self._clean_version
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
+        # Idle connections keep pragmas, temporary tables and functions, and are made in no time.
+        for entry in connections:
+            await greenlet_spawn(entry.invalidate)
 
     def _data_version(self) -> int:
         # It differs when another connection has committed, and costs a few microseconds.
         (version,) = self._control.execute("PRAGMA data_version").fetchone()
         return int(version)
 
-    async def reset(self) -> None:
-        self._restore()
+    async def reset(self, *, committed: bool) -> bool:
+        if self._data_version() != self._clean_version:
+            self._restore()
+        return True
+
+    async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
+        return None
 
     def _restore(self) -> None:
         try:
@@ -173,6 +188,16 @@ def _begin(connection: Any) -> None:
 
 def _leave_open(_connection: object) -> None:
     """The transaction is not this engine's to end."""
+
+
+def describe() -> str:
+    return f"SQLite {sqlite3.sqlite_version}"
+
+
+@contextmanager
+def prepare(setup: DatabaseSetup, config: pytest.Config) -> Iterator[None]:
+    _cached_template(setup, _cache_directory(config))
+    yield
 
 
 @contextmanager

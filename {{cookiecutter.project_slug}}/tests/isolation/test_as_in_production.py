@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import SessionDep, sessionmaker
 from app.users.models import User
 from testkit.isolation import Isolation
-from tests.fixtures.factories import UserFactory
 from tests.isolation.conftest import count_users
 
 pytestmark = pytest.mark.usefixtures("each_isolation")
@@ -195,11 +194,10 @@ async def test_background_task_with_a_session_of_its_own(
     assert await count_users(session) == 2
 
 
-async def test_foreign_keys_are_enforced(session: AsyncSession, user_factory: UserFactory) -> None:
-    await session.execute(
-        text("CREATE TABLE pets (owner_id CHAR(32) NOT NULL REFERENCES users (id))")
-    )
+async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:
+    await session.execute(text("CREATE TABLE owners (id INTEGER PRIMARY KEY)"))
+    await session.execute(text("CREATE TABLE pets (owner_id INTEGER REFERENCES owners (id))"))
     await session.commit()
 
     with pytest.raises(IntegrityError):
-        await session.execute(text("INSERT INTO pets VALUES ('nobody')"))
+        await session.execute(text("INSERT INTO pets VALUES (1)"))

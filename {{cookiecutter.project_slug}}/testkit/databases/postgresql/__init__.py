@@ -1,0 +1,233 @@
+"""PostgreSQL: the template is a database that nobody can connect to, a worker database its clone.
+
+A reset is one call of a function that `baseline.sql` has written into the database.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Engine, NullPool, StaticPool, create_engine, make_url
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
+from testkit.databases.postgresql.connect import connect
+from testkit.databases.postgresql.databases import Databases, open_databases
+from testkit.databases.postgresql.server import ServerError, describe
+
+__all__ = ["describe", "open_empty_database", "open_worker_database", "prepare"]
+
+LOCK_TIMEOUT = 1500  # milliseconds
+
+# The state of a session, without what asyncpg's `reset()` takes back, and without prepared
+# statements, which the driver goes on using.
+RENEW = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES"
+
+OPEN_TRANSACTIONS = """
+    SELECT pid, query FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+"""
+
+
+class PostgreSQLDatabase:
+    """The worker database, called `name`."""
+
+    def __init__(self, databases: Databases, setup: DatabaseSetup, name: str) -> None:
+        self.databases = databases
+        self.setup = setup
+        self.name = name
+        url = databases.url(name)
+        self.url = url.render_as_string(hide_password=False)
+        self.engine_options: dict[str, Any] = {}
+        if url.host is not None:  # sockets of the network are blocked in tests
+            self.engine_options["async_creator"] = partial(connect, url)
+        self._level = 0
+        self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._connect()
+
+    async def _connect(self) -> None:
+        self._control = await connect(
+            make_url(self.url),
+            lock_timeout=str(LOCK_TIMEOUT),
+            **({"session_replication_role": "replica"} if self.databases.is_superuser else {}),
+        )
+        # What is known of the database's state; nothing yet, so the first reset is a whole one.
+        self._sessions = -1
+        self._entry = await self._youngest_entry()
+
+    async def stop(self) -> None:
+        await self._control.close()
+
+    async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
+        for entry in connections:
+            connection: asyncpg.Connection | None = entry.driver_connection
+            if connection is None or connection.is_closed():
+                continue
+            try:
+                await connection.reset()
+                await connection.execute(RENEW)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                entry.invalidate()
+
+    async def reset(self, *, committed: bool) -> bool:
+        try:
+            self._sessions, self._entry, schema = await self._control.fetchrow(
+                f"SELECT * FROM testkit.undo_{self._level}($1, $2, $3)",
+                committed,
+                self._sessions,
+                self._entry,
+            )
+        except asyncpg.LockNotAvailableError:
+            raise ResetError(await self._end_transactions()) from None
+        except asyncpg.PostgresError:  # the schema is not what it was
+            schema = "changed"
+        if schema == "changed":
+            await self._clone_again()
+        return bool(schema == "same")
+
+    async def _end_transactions(self) -> str:
+        blocking = await self._control.fetch(OPEN_TRANSACTIONS)
+        for transaction in blocking:
+            await self._control.execute("SELECT pg_terminate_backend($1)", transaction["pid"])
+        statements = "; ".join(f"`{transaction['query']}`" for transaction in blocking)
+        return f"a transaction that keeps a lock on the database; its last statement: {statements}"
+
+    async def _clone_again(self) -> None:
+        # What classes have arranged is in these functions, and nowhere else.
+        functions = await self._control.fetch(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'testkit'::regnamespace "
+            "AND proname ~ '^(undo|restore)_[1-9]' ORDER BY oid"
+        )
+        await self._control.close()
+        await asyncio.to_thread(self.databases.clone, self.setup, self.name)
+        await self._connect()
+        for (definition,) in functions:
+            await self._control.execute(definition)
+        if self._level > 0:
+            await self._restore()
+
+    async def push_baseline(self) -> None:
+        self._level += 1
+        await self.save_baseline()
+
+    async def save_baseline(self) -> None:
+        await self._control.execute(f"SELECT testkit.save_baseline({self._level})")
+        self._entry = await self._youngest_entry()
+
+    async def pop_baseline(self) -> None:
+        self._level -= 1
+        await self._restore()
+
+    async def _restore(self) -> None:
+        await self._control.execute("SELECT nextval('testkit.reference_changes')")
+        await self.reset(committed=True)
+
+    async def _youngest_entry(self) -> int | None:
+        if self.databases.is_superuser:  # then there are event triggers
+            return None
+        entry: int = await self._control.fetchval("SELECT testkit.youngest_entry()")
+        return entry
+
+    async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
+        driver_connection: asyncpg.Connection | None = connection.driver_connection
+        if driver_connection is None or driver_connection.is_closed():
+            return None
+        statement: str | None = await self._control.fetchval(
+            "SELECT query FROM pg_stat_activity WHERE pid = $1", driver_connection.get_server_pid()
+        )
+        return statement
+
+    def sync_engine(self, joined: AsyncConnection | None) -> Engine:
+        if joined is None:
+            return self._own_sync_engine
+        adapted: Any = joined.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
+        if not adapted._started:  # SQLAlchemy would send BEGIN with its first statement
+            self._wait(adapted._start_transaction())
+        if self._joined_sync_engine is None or self._joined_sync_engine[0] is not joined:
+            engine = self._create_sync_engine(lambda: adapted.driver_connection, is_joined=True)
+            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign]
+            self._joined_sync_engine = joined, engine
+        return self._joined_sync_engine[1]
+
+    @cached_property
+    def _own_sync_engine(self) -> Engine:
+        return self._create_sync_engine(
+            lambda: self._wait(connect(make_url(self.url))), is_joined=False
+        )
+
+    def _create_sync_engine(self, connect: Callable[[], Any], *, is_joined: bool) -> Engine:
+        class SyncConnection(AsyncAdapt_asyncpg_connection):
+            """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
+
+            __slots__ = ()
+            await_ = staticmethod(self._wait)
+
+        def create() -> SyncConnection:
+            connection = SyncConnection(engine.dialect.dbapi, connect())
+            connection._started = is_joined  # else it would begin a transaction of its own
+            return connection
+
+        engine = create_engine(
+            "postgresql+asyncpg://",
+            creator=create,
+            poolclass=StaticPool if is_joined else NullPool,
+        )
+        return engine
+
+    def _wait(self, awaitable: Awaitable[Any]) -> Any:
+        """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
+        if in_greenlet():
+            return await_only(awaitable)
+        return self._loop.run_until_complete(awaitable)
+
+
+def _leave_open(_connection: object) -> None:
+    """The transaction is not this engine's to end."""
+
+
+@contextmanager
+def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterator[WorkerDatabase]:
+    with _exit_in_plain_words(), open_databases(config) as databases:
+        with databases.new(setup) as name:
+            yield PostgreSQLDatabase(databases, setup, name)
+
+
+@contextmanager
+def open_empty_database(_setup: DatabaseSetup, config: pytest.Config) -> Iterator[str]:
+    with _exit_in_plain_words(), open_databases(config) as databases:
+        with databases.new() as name:
+            yield databases.url(name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def prepare(setup: DatabaseSetup, config: pytest.Config) -> Iterator[None]:
+    with _exit_in_plain_words(), open_databases(config) as databases:
+        databases.prepare(setup)
+        yield
+
+
+@contextmanager
+def _exit_in_plain_words() -> Iterator[None]:
+    try:
+        yield
+    except ServerError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    except asyncpg.InsufficientResourcesError as error:
+        pytest.exit(
+            f"The PostgreSQL server of the tests has run out of something: {error}. Free some of "
+            "it, or take another server.",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )

@@ -1,0 +1,76 @@
+"""Connections to the server of the tests, also where sockets are blocked."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy import URL
+
+CONNECT_TIMEOUT = 3.0  # seconds
+
+REAL = (socket.socket, socket.getaddrinfo)
+
+Result = TypeVar("Result")
+
+
+class _Blockade:
+    """What the tests have put in place of sockets, lifted while a connection is made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._blocked = (socket.socket, socket.getaddrinfo)
+                socket.socket, socket.getaddrinfo = REAL  # type: ignore[misc]
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                socket.socket, socket.getaddrinfo = self._blocked  # type: ignore[misc]
+
+
+_blockade = _Blockade()
+
+
+async def connect(url: URL, **server_settings: str) -> asyncpg.Connection:
+    """A connection of the driver's own, about 2 ms."""
+    _, options = url.get_dialect()().create_connect_args(url)
+    options.setdefault("timeout", CONNECT_TIMEOUT)
+    if server_settings:
+        options["server_settings"] = server_settings
+    if options.get("host", "").startswith("/"):
+        return await asyncpg.connect(**options)
+    with _blockade:
+        return await asyncpg.connect(**options)
+
+
+@contextmanager
+def background_loop() -> Iterator["BackgroundLoop"]:
+    """An event loop in a thread, for what has to happen whether or not the tests' loop runs."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="testkit-postgresql", daemon=True)
+    thread.start()
+    try:
+        yield BackgroundLoop(loop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class BackgroundLoop:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """What the coroutine returns or raises."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

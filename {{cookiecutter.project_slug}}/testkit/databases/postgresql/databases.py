@@ -1,0 +1,248 @@
+"""The databases that the tests make on a server.
+
+Their names begin with `testkit_`; nothing else is ever created, emptied or dropped. Whoever needs a
+database holds an advisory lock on its name. Without one it is a leftover, and the next run drops it.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import URL, NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from testkit.databases import DatabaseSetup
+from testkit.databases.postgresql.connect import BackgroundLoop, background_loop, connect
+from testkit.databases.postgresql.server import (
+    OLDEST,
+    THREE_WAYS,
+    VARIABLE,
+    Server,
+    ServerError,
+    server_for_tests,
+)
+
+PREFIX = "testkit_"
+TEMPLATE_PREFIX = f"{PREFIX}template_"
+LOCKS = 1_953_723_507  # the class of our advisory locks; any number, but always the same
+BASELINE = Path(__file__).with_name("baseline.sql")
+
+LEFTOVERS = """
+    SELECT datname FROM pg_database
+    WHERE starts_with(datname, $1) AND NOT starts_with(datname, $2)
+      AND pg_has_role(datdba, 'MEMBER') AND NOT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = $3
+          AND objid::bigint = hashtext(datname)::bigint & 4294967295
+    )
+"""
+TEMPLATES = """
+    SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
+    WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
+"""
+
+
+class Databases:
+    """Works in a thread of its own, whether or not the event loop of the tests runs."""
+
+    def __init__(self, server: Server, loop: BackgroundLoop) -> None:
+        self.server = server
+        self._loop = loop
+        self._run = loop.run
+
+    def open(self) -> None:
+        self._run(self._open())
+
+    async def _open(self) -> None:
+        self._admin = await connect(self.server.url)
+        row = await self._admin.fetchrow(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
+            "current_setting('fsync'), rolsuper, rolsuper OR rolcreatedb, rolname "
+            "FROM pg_roles WHERE rolname = current_user"
+        )
+        assert row is not None
+        number, self.version, fsync, self.is_superuser, may_create, role = row
+        if number < OLDEST * 10_000:
+            raise ServerError(f"{VARIABLE}: the server is PostgreSQL {self.version}, too old.")
+        if not may_create:
+            raise ServerError(
+                f"{VARIABLE}: the role `{role}` may not create databases. As a superuser of that "
+                f'server, run `ALTER ROLE "{role}" CREATEDB`, or name another role.'
+            )
+        # Copying files is twice as fast, unless the server waits for the disk to have them.
+        self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
+        for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
+            await self._drop(name)
+
+    def close(self) -> None:
+        self._run(self._admin.close())
+
+    def url(self, name: str) -> URL:
+        return self.server.url.set(database=name)
+
+    def prepare(self, setup: DatabaseSetup) -> None:
+        """Makes the template, if it is not there yet."""
+        self._run(self._template(setup))
+
+    @contextmanager
+    def new(self, setup: DatabaseSetup | None = None) -> Iterator[str]:
+        """The name of a new database: a clone of the template, or empty."""
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        name = f"{PREFIX}{worker}_{secrets.token_hex(4)}"
+        self._run(self._lock(name))
+        try:
+            self._run(self._clone(setup, name) if setup else self._create(name, "template0"))
+            yield name
+        finally:
+            self._run(self._drop(name))
+            self._run(self._unlock(name))
+
+    def clone(self, setup: DatabaseSetup, name: str) -> None:
+        """Replaces the database by a new clone, whoever is connected to it."""
+        self._run(self._clone(setup, name))
+
+    async def _clone(self, setup: DatabaseSetup, name: str) -> None:
+        await self._drop(name)
+        template = await self._template(setup)
+        try:
+            await self._create(name, template)
+        except asyncpg.PostgresError as error:
+            if isinstance(error, asyncpg.InsufficientResourcesError):
+                raise
+            # Something has damaged the template.
+            await self._drop(template)
+            await self._create(name, await self._template(setup))
+
+    async def _template(self, setup: DatabaseSetup) -> str:
+        """The migrated template; made once for all workers and runs of this checkout."""
+        checkout = hashlib.sha256(str(setup.migrations).encode()).hexdigest()[:8]
+        prefix = f"{TEMPLATE_PREFIX}{checkout}_"
+        name = f"{prefix}{setup.template_key(self.version + BASELINE.read_text())}"
+        async with self._locked(name):
+            there = {row["datname"]: row["migrations"] for row in await self._templates()}
+            if name not in there:
+                await self._make_template(setup, name)
+                for other, migrations in there.items():
+                    if other.startswith(prefix) or self._is_gone(migrations):
+                        await self._drop(other)
+        return name
+
+    def _is_gone(self, migrations: str | None) -> bool:
+        is_local = self.server.directory is not None
+        return is_local and migrations is not None and not Path(migrations).exists()
+
+    async def _templates(self) -> list[asyncpg.Record]:
+        return await self._admin.fetch(TEMPLATES, TEMPLATE_PREFIX)
+
+    async def _make_template(self, setup: DatabaseSetup, name: str) -> None:
+        unfinished = f"{PREFIX}unfinished_{secrets.token_hex(4)}"
+        async with self._locked(unfinished):
+            try:
+                await self._create(unfinished, "template0")
+                url = self.url(unfinished)
+                engine = create_async_engine(
+                    url, poolclass=NullPool, async_creator=partial(connect, url)
+                )
+                async with engine.begin() as migrated:
+                    await migrated.run_sync(setup.migrate)
+                connection = await connect(url)
+                await connection.execute(BASELINE.read_text())
+                await connection.execute("SELECT testkit.save_baseline(0)")
+                await connection.close()
+                migrations = str(setup.migrations).replace("'", "''")
+                await self._admin.execute(f"COMMENT ON DATABASE {unfinished} IS '{migrations}'")
+                await self._admin.execute(f"ALTER DATABASE {unfinished} ALLOW_CONNECTIONS false")
+                await self._admin.execute(f"ALTER DATABASE {unfinished} RENAME TO {name}")
+            except BaseException:
+                await self._drop(unfinished)
+                raise
+
+    async def _create(self, name: str, template: str) -> None:
+        await self._admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy}"
+        )
+
+    async def _drop(self, name: str) -> None:
+        assert name.startswith(PREFIX)
+        await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @asynccontextmanager
+    async def _locked(self, name: str) -> AsyncIterator[None]:
+        await self._lock(name)
+        try:
+            yield
+        finally:
+            await self._unlock(name)
+
+    async def _lock(self, name: str) -> None:
+        await self._admin.execute("SELECT pg_advisory_lock($1, hashtext($2))", LOCKS, name)
+
+    async def _unlock(self, name: str) -> None:
+        await self._admin.execute("SELECT pg_advisory_unlock($1, hashtext($2))", LOCKS, name)
+
+
+@contextmanager
+def open_databases(config: pytest.Config) -> Iterator[Databases]:
+    """The databases of this process's server, the same for all who use them at a time."""
+    shared = config.stash.setdefault(SHARED, _Shared())
+    shared.users += 1
+    try:
+        if shared.users == 1:
+            shared.databases = _open_databases(shared.resources)
+        yield shared.databases
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            shared.resources.close()
+
+
+class _Shared:
+    databases: Databases
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.resources = ExitStack()
+
+
+SHARED = pytest.StashKey[_Shared]()
+
+
+def _open_databases(resources: ExitStack) -> Databases:
+    loop = resources.enter_context(background_loop())
+    for is_last in (False, True):
+        attempt = ExitStack()
+        server = attempt.enter_context(server_for_tests())
+        databases = Databases(server, loop)
+        try:
+            databases.open()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ServerError) as error:
+            attempt.close()
+            if server.directory is None or is_last:
+                raise _explained(error, server) from None
+            server.throw_away()
+        else:
+            attempt.callback(databases.close)
+            resources.push(attempt)
+            break
+    return databases
+
+
+def _explained(error: Exception, server: Server) -> ServerError:
+    if isinstance(error, ServerError):
+        return error
+    reason = str(error) or type(error).__name__
+    if server.directory is not None:
+        return ServerError(
+            f"The private PostgreSQL server in {server.directory} cannot be used: {reason}. "
+            f"Remove that folder to begin anew.\n{THREE_WAYS}"
+        )
+    return ServerError(
+        f"{VARIABLE} is {server.url!r}, but connecting to it fails: {reason}. "
+        f"Correct it, start that server, or unset the variable.\n{THREE_WAYS}"
+    )

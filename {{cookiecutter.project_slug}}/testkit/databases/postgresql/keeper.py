@@ -1,0 +1,226 @@
+"""Keeps a private PostgreSQL server running for as long as somebody uses it.
+
+    python keeper.py DIRECTORY BINARIES SOCKETS [--precious] [NAME=VALUE ...]
+
+Starts the server and returns; a process in the background stays. Whoever uses the server holds a
+shared lock on `DIRECTORY/users.lock`. The kernel takes a lock away from a process that ends, in
+whatever way, so when the keeper gets the exclusive one, it is time to stop the server.
+
+A damaged data directory is made anew, unless it is `--precious`. NAME=VALUE are settings of the
+server. Needs nothing but the standard library, and starts in 30 ms.
+"""
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+START_TIMEOUT = 30.0  # seconds; after a crash of the machine there may be much to recover
+STOP_TIMEOUT = 10.0  # seconds
+POLL = 0.1  # seconds
+
+
+class StartError(Exception):
+    pass
+
+
+class Server:
+    """A server that belongs to this process, or one whose keeper was killed."""
+
+    def __init__(self, directory: Path, binaries: Path, sockets: Path, settings: list[str]) -> None:
+        self.data = directory / "data"
+        self.log = directory / "server.log"
+        self.binaries = binaries
+        self.sockets = sockets
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root.
+        self.run_as = _unprivileged_user() if os.geteuid() == 0 else None
+
+    def initialize(self) -> None:
+        """Makes a data directory, in place of the present one."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.data.mkdir(mode=0o700)
+        self._give_away(self.data)
+        command = ["initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust"]
+        command += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        result = self._spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = result.communicate()
+        if result.returncode:
+            shutil.rmtree(self.data, ignore_errors=True)
+            raise StartError(f"initdb has failed: {_last_line(output.decode())}")
+
+    def start(self) -> None:
+        """Returns when the server accepts connections."""
+        self.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.sockets.stat().st_uid not in (os.geteuid(), self.run_as and self.run_as.pw_uid):
+            raise StartError(f"{self.sockets} belongs to another user")
+        self._give_away(self.sockets)
+        settings = [f"unix_socket_directories={self.sockets}", *self.settings]
+        command = ["postgres", "-D", str(self.data), *(f"--{setting}" for setting in settings)]
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            with self.log.open("wb") as log:
+                self.process = self._spawn(command, stdout=log, stderr=log)
+            while self.process.poll() is None and time.monotonic() < deadline:
+                if self.status() == "ready" and self.pid() == self.process.pid:
+                    return
+                time.sleep(0.005)
+            # Processes of a server that was killed need a moment to notice.
+            if b"shared memory block" not in self.log.read_bytes():
+                break
+            time.sleep(POLL)
+        self.stop()
+        raise StartError(
+            f"the server does not start: {_last_line(self.log.read_text(errors='replace'))}"
+        )
+
+    def stop(self) -> None:
+        """Ends the server and waits until it has ended."""
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            deadline = time.monotonic() + STOP_TIMEOUT
+            with contextlib.suppress(OSError):
+                os.kill(self.process.pid if self.process else self.pid(), number)
+            while self.is_running():
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.005)
+            else:
+                return
+
+    def is_running(self) -> bool:
+        if self.process is not None:
+            return self.process.poll() is None
+        try:
+            os.kill(self.pid(), 0)
+        except OSError:
+            return False
+        return self.status() == "ready"
+
+    def pid(self) -> int:
+        try:
+            return int(self._pid_file()[0])
+        except (IndexError, ValueError):
+            return 2**30  # nobody's
+
+    def status(self) -> str:
+        lines = self._pid_file()
+        return lines[7].strip() if len(lines) > 7 else ""
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return []
+
+    def _spawn(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        if self.run_as is not None:
+            options |= {"user": self.run_as.pw_uid, "group": self.run_as.pw_gid, "extra_groups": []}
+        return subprocess.Popen(
+            [str(self.binaries / command[0]), *command[1:]],
+            cwd=self.data,
+            stdin=subprocess.DEVNULL,
+            # Nothing of the caller's environment gets in, above all no PGDATA and no LC_ALL.
+            env={"PATH": os.defpath},
+            **options,
+        )
+
+    def _give_away(self, path: Path) -> None:
+        if self.run_as is not None:
+            os.chown(path, self.run_as.pw_uid, self.run_as.pw_gid)
+
+
+def _unprivileged_user() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise StartError("PostgreSQL does not run as root, and there is no user `nobody` to run it as")
+
+
+def _last_line(text: str) -> str:
+    """The line that says what was wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [
+        line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line.lower()
+    ]
+    return (wrong or lines or ["it said nothing"])[-1]
+
+
+def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) -> NoReturn:
+    with (
+        (directory / "keeper.lock").open("w") as own,
+        (directory / "users.lock").open("w") as users,
+    ):
+        fcntl.flock(own, fcntl.LOCK_EX)
+        try:
+            if not server.is_running():
+                start(server, precious=precious)
+        except (StartError, OSError) as error:
+            caller.write(str(error))
+            sys.exit(1)
+        caller.write("ready")
+        caller.close()
+        try:
+            while server.is_running():
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(POLL)
+        finally:
+            server.stop()
+    sys.exit()
+
+
+def start(server: Server, *, precious: bool) -> None:
+    exists = (server.data / "PG_VERSION").exists()
+    # After a crash, what was not written with `fsync` may look right and be wrong.
+    has_crashed = (server.data / "postmaster.pid").exists()
+    if exists and (precious or not has_crashed):
+        try:
+            server.start()
+        except StartError:
+            if precious:
+                raise
+        else:
+            return
+    elif precious and server.data.exists():
+        raise StartError(f"{server.data} is no data directory of PostgreSQL")
+    server.initialize()
+    server.start()
+
+
+def main() -> None:
+    directory, binaries, sockets = map(Path, sys.argv[1:4])
+    settings = [argument for argument in sys.argv[4:] if "=" in argument]
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            message = pipe.read()
+        if message != "ready":
+            sys.exit(message or "the keeper of the server has died")
+        return
+    os.close(reader)
+    os.setsid()  # Ctrl-C in the terminal is not for the server
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(quiet, descriptor)
+    with os.fdopen(writer, "w") as caller:
+        keep(
+            directory,
+            Server(directory, binaries, sockets, settings),
+            precious="--precious" in sys.argv,
+            caller=caller,
+        )
+
+
+if __name__ == "__main__":
+    main()

