@@ -164,6 +164,13 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
         _fail(request, leaks)
 
 
+@pytest.fixture(params=["rollback", pytest.param("committed", marks=pytest.mark.committed)])
+def each_isolation(request: pytest.FixtureRequest) -> str:
+    """Runs the test once in each isolation."""
+    isolation: str = request.param
+    return isolation
+
+
 @pytest.fixture
 def session(database_isolation: Isolation) -> AsyncSession:
     """A session to arrange and to assert with. It is not the one that requests use: commit what

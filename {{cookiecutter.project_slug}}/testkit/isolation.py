@@ -14,7 +14,7 @@ import asyncio
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial, wraps
 from typing import Any, Literal
 
@@ -86,6 +86,19 @@ class ApplicationSession(Session):
 def _dismiss(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.info["isolation"].dismiss(session)
+
+
+def _check_as_a_commit_does(session: Session) -> None:
+    isolation: Isolation | None = session.info.get("isolation")
+    if isolation is None or not isolation.commit_checks or session.in_nested_transaction():
+        return
+    session.flush()
+    for statement in isolation.commit_checks:
+        session.connection().exec_driver_sql(statement)
+
+
+for session_class in (ObservingSession, ApplicationSession):
+    event.listen(session_class, "before_commit", _check_as_a_commit_does)
 
 
 class Worker:
@@ -199,6 +212,7 @@ class Isolation(ABC):
     """One test's view of the worker database, from `begin()` to `end()`."""
 
     bind: AsyncEngine | AsyncConnection
+    commit_checks: Sequence[str] = ()
     join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
 
     def __init__(self, worker: Worker) -> None:
@@ -228,6 +242,7 @@ class Isolation(ABC):
             sync_session_class=ObservingSession,
             join_transaction_mode=self.join_transaction_mode,
             expire_on_commit=False,
+            info={"isolation": self},
         )
         self._sessions.append(session.sync_session)
         return session
@@ -238,6 +253,7 @@ class Isolation(ABC):
             self._sync_bind(),
             join_transaction_mode=self.join_transaction_mode,
             expire_on_commit=False,
+            info={"isolation": self},
         )
         self._sessions.append(session)
         return session
@@ -337,6 +353,7 @@ class Rollback(Isolation):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
         self.bind = worker.connection
+        self.commit_checks = worker.database.commit_checks
         self._joined: SyncConnection | None = None
         self._turn = asyncio.Lock()
         self._turn_of: asyncio.Task[Any] | None = None

@@ -1,10 +1,10 @@
 """The engine that serves requests keeps to the limits of the settings."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from app.engine import create_engine, engine_options
 from app.settings import Settings
@@ -17,6 +17,6 @@ async def test_waits_for_a_writer_no_longer_than_it_may(tmp_path: Path) -> None:
     async with engine.begin() as writer:
         await writer.execute(text("CREATE TABLE notes (id INTEGER)"))
         async with engine.connect() as other:
-            with pytest.raises(OperationalError, match="database is locked"):
+            with pytest.raises(sqlite3.OperationalError, match="database is locked"):
                 await other.execute(text("INSERT INTO notes VALUES (1)"))
     await engine.dispose()

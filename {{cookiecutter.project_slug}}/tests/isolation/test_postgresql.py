@@ -1,0 +1,148 @@
+"""What PostgreSQL can do beyond the standard works in tests, and is undone as well.
+
+Tests marked `twice` look first for what their other run would have left.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from app.database import sessionmaker
+from app.users.models import User
+from testkit.databases import WorkerDatabase
+from testkit.databases.postgresql.connect import connect
+from tests.isolation.conftest import count_users
+
+twice = pytest.mark.parametrize("run", [1, 2])
+in_each_isolation = pytest.mark.usefixtures("each_isolation")
+
+
+def new_user(number: int = 1) -> User:
+    return User(email=f"user-{number}@example.com", hashed_password="")
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as connection:
+        yield connection
+
+
+class TestUndone:
+    pytestmark = in_each_isolation
+
+    @twice
+    async def test_settings_of_a_session(self, session: AsyncSession, run: int) -> None:
+        assert await session.scalar(text("SHOW timezone")) == "UTC"
+        await session.execute(text("SET timezone = 'Asia/Tokyo'"))
+        await session.execute(text("SET search_path = pg_catalog"))
+        await session.commit()
+
+    @twice
+    async def test_temporary_table(self, session: AsyncSession, run: int) -> None:
+        await session.execute(text("CREATE TEMPORARY TABLE scratch (id INTEGER)"))
+        await session.commit()
+
+    @twice
+    async def test_advisory_lock(self, session: AsyncSession, run: int) -> None:
+        assert await session.scalar(text("SELECT count(*) FROM pg_locks WHERE objid = 42")) == 0
+        await session.execute(text("SELECT pg_advisory_lock(42)"))
+        await session.commit()
+
+    @twice
+    async def test_large_object(self, session: AsyncSession, run: int) -> None:
+        assert await session.scalar(text("SELECT count(*) FROM pg_largeobject_metadata")) == 0
+        await session.execute(text("SELECT lo_create(0)"))
+        await session.commit()
+
+    @twice
+    async def test_columns_that_a_prepared_statement_has_seen(
+        self, session: AsyncSession, run: int
+    ) -> None:
+        await session.execute(text("ALTER TABLE users ADD COLUMN nickname VARCHAR(20)"))
+        columns = (await session.execute(text("SELECT * FROM users"))).keys()
+        await session.commit()
+
+        assert list(columns).count("nickname") == 1
+
+    @twice
+    async def test_other_schemas_and_what_is_in_them(self, session: AsyncSession, run: int) -> None:
+        for statement in (
+            "CREATE SCHEMA archive",
+            "CREATE TABLE archive.events (at DATE NOT NULL, n INTEGER) PARTITION BY RANGE (at)",
+            "CREATE TABLE archive.early PARTITION OF archive.events DEFAULT",
+            "CREATE MATERIALIZED VIEW archive.totals AS SELECT sum(n) FROM archive.events",
+            "CREATE FUNCTION archive.noted() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN RAISE EXCEPTION $$no$$; END'",
+            "INSERT INTO archive.events VALUES ('2030-01-01', 1)",
+            "REFRESH MATERIALIZED VIEW archive.totals",
+            "CREATE TRIGGER noted BEFORE DELETE ON archive.events "
+            "FOR EACH ROW EXECUTE FUNCTION archive.noted()",
+        ):
+            await session.execute(text(statement))
+        await session.commit()
+
+    @twice
+    async def test_commit_of_somebody_else(
+        self, worker_database: WorkerDatabase, session: AsyncSession, run: int
+    ) -> None:
+        assert await count_users(session) == 0
+        stranger = await connect(make_url(worker_database.url))
+        await stranger.execute(
+            "INSERT INTO users VALUES (gen_random_uuid(), 'eve@example.com', '', true, true, true)"
+        )
+        await stranger.close()
+
+
+@pytest.mark.committed
+class TestTwoConnections:
+    async def test_skip_locked(self, session: AsyncSession) -> None:
+        session.add_all([new_user(1), new_user(2)])
+        await session.commit()
+        next_user = text("SELECT email FROM users ORDER BY email FOR UPDATE SKIP LOCKED LIMIT 1")
+
+        async with sessionmaker() as one, sessionmaker() as other:
+            assert await one.scalar(next_user) == "user-1@example.com"
+            assert await other.scalar(next_user) == "user-2@example.com"
+            assert await session.scalar(next_user) is None
+
+    async def test_listen_and_notify(
+        self, connection: AsyncConnection, session: AsyncSession
+    ) -> None:
+        heard = asyncio.Event()
+        raw = await connection.get_raw_connection()
+        driver: asyncpg.Connection = raw.driver_connection
+        await driver.add_listener("news", lambda *_: heard.set())
+
+        await session.execute(text("NOTIFY news"))
+        assert not heard.is_set()
+        await session.commit()
+
+        async with asyncio.timeout(5):
+            await heard.wait()
+
+    async def test_deferred_constraint_is_checked_by_the_commit(
+        self, session: AsyncSession
+    ) -> None:
+        await session.execute(
+            text("CREATE TABLE places (place INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        )
+        await session.execute(text("INSERT INTO places VALUES (1), (2)"))
+        await session.commit()
+        await session.execute(text("UPDATE places SET place = 3 - place"))
+        await session.commit()
+
+        await session.execute(text("INSERT INTO places VALUES (1)"))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+
+    async def test_advisory_lock_excludes(self, session: AsyncSession) -> None:
+        lock = text("SELECT pg_try_advisory_xact_lock(42)")
+
+        async with sessionmaker() as one, sessionmaker() as other:
+            assert await one.scalar(lock) is True
+            assert await other.scalar(lock) is False

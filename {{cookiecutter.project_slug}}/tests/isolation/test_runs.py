@@ -131,7 +131,7 @@ def run(tmp_path: Path) -> Run:
         module = tmp_path / "test_inner.py"
         module.write_text(source)
         command = f"{sys.executable} -m pytest -c {ROOT}/pyproject.toml --rootdir {ROOT}".split()
-        for plugin in ("tests.conftest", "tests.isolation.conftest", "no:randomly"):
+        for plugin in ("tests.conftest", "no:randomly"):
             command += ["-p", plugin]
         return subprocess.run(
             # Without the cache, so that these runs leave nothing in the developer's.

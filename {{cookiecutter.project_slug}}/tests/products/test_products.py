@@ -27,6 +27,16 @@ class TestCreate:
         assert product.price == Decimal("19.99")
         assert abs(datetime.now(UTC) - product.created_at) < timedelta(minutes=1)
 
+    @pytest.mark.usefixtures("each_isolation")
+    @pytest.mark.parametrize("run", [1, 2])
+    async def test_counts_from_one_in_every_test(
+        self, user_client: httpx.AsyncClient, run: int
+    ) -> None:
+        first = await user_client.post(URL, json=LAMP)
+        second = await user_client.post(URL, json=LAMP | {"sku": "LAMP-2"})
+
+        assert [response.json()["id"] for response in (first, second)] == [1, 2]
+
     async def test_needs_a_user(self, client: httpx.AsyncClient) -> None:
         assert (await client.post(URL, json=LAMP)).status_code == 401
 

@@ -1,3 +1,4 @@
+import asyncio
 import re
 from uuid import UUID
 
@@ -53,6 +54,20 @@ class TestRegister:
 
         assert response.status_code == 400
         assert response.json()["code"] == "REGISTER_USER_ALREADY_EXISTS"
+
+    @pytest.mark.committed
+    async def test_gives_an_address_to_one_of_many_who_ask_at_once(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        account = {"email": "ada@example.com", "password": PASSWORD}
+
+        responses = await asyncio.gather(
+            *(client.post("/api/v1/auth/register", json=account) for _ in range(10))
+        )
+
+        assert sorted(response.status_code for response in responses) == [201] + [400] * 9
+        codes = [response.json().get("code") for response in responses]
+        assert codes.count("REGISTER_USER_ALREADY_EXISTS") == 9
 
     @pytest.mark.parametrize("password", ["short", "ada@example.com-1"])
     async def test_refuses_a_weak_password(self, client: httpx.AsyncClient, password: str) -> None:

@@ -1,7 +1,11 @@
 import httpx
 import pytest
+from fastapi_users.exceptions import UserAlreadyExists
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.users.manager import UserDatabase
 from app.users.models import User
+from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
 
 
@@ -78,3 +82,21 @@ class TestAdministration:
         )
 
         assert login.status_code == 200
+
+
+class TestStoring:
+    """An address can be taken between the moment it was looked up and the moment it is stored."""
+
+    async def test_refuses_a_new_user_whose_address_is_taken(
+        self, session: AsyncSession, user: User
+    ) -> None:
+        with pytest.raises(UserAlreadyExists):
+            await UserDatabase(session, User).create({"email": user.email, "hashed_password": ""})
+
+    async def test_refuses_a_new_address_that_is_taken(
+        self, session: AsyncSession, user_factory: UserFactory
+    ) -> None:
+        ada, eve = await user_factory.batch(2)
+
+        with pytest.raises(UserAlreadyExists):
+            await UserDatabase(session, User).update(eve, {"email": ada.email})

@@ -39,6 +39,21 @@ OPEN_TRANSACTIONS = """
 """
 
 
+# What a real commit would do and the release of a savepoint does not: check all constraints, and then
+# defer those again that are deferred in the beginning of a transaction.
+COMMIT_CHECKS = """
+    WITH checks (name, is_deferred) AS (
+        SELECT format('%I.%I', nspname, conname), condeferred
+        FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+        WHERE condeferrable AND conparentid = 0
+    )
+    SELECT array_remove(ARRAY[
+        'SET CONSTRAINTS ALL IMMEDIATE',
+        'SET CONSTRAINTS ' || string_agg(DISTINCT name, ', ') FILTER (WHERE is_deferred) || ' DEFERRED'
+    ], NULL) FROM checks HAVING count(*) > 0
+"""
+
+
 class PostgreSQLDatabase:
     """The worker database, called `name`."""
 
@@ -51,6 +66,7 @@ class PostgreSQLDatabase:
         self.engine_options: dict[str, Any] = {}
         if url.host is not None:  # sockets of the network are blocked in tests
             self.engine_options["async_creator"] = partial(connect, url)
+        self.commit_checks: list[str] = []
         self._level = 0
         self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
 
@@ -68,6 +84,8 @@ class PostgreSQLDatabase:
         self._sessions = -1
         self._entry = await self._youngest_entry()
 
+        self.commit_checks = await self._control.fetchval(COMMIT_CHECKS) or []
+
     async def stop(self) -> None:
         await self._control.close()
 
@@ -84,7 +102,7 @@ class PostgreSQLDatabase:
 
     async def reset(self, *, committed: bool) -> bool:
         try:
-            self._sessions, self._entry, schema = await self._control.fetchrow(
+            self._sessions, self._entry, state = await self._control.fetchrow(
                 f"SELECT * FROM testkit.undo_{self._level}($1, $2, $3)",
                 committed,
                 self._sessions,
@@ -93,10 +111,10 @@ class PostgreSQLDatabase:
         except asyncpg.LockNotAvailableError:
             raise ResetError(await self._end_transactions()) from None
         except asyncpg.PostgresError:  # the schema is not what it was
-            schema = "changed"
-        if schema == "changed":
+            state = "changed"
+        if state == "changed":
             await self._clone_again()
-        return bool(schema == "same")
+        return bool(state == "same")
 
     async def _end_transactions(self) -> str:
         blocking = await self._control.fetch(OPEN_TRANSACTIONS)
@@ -158,7 +176,7 @@ class PostgreSQLDatabase:
             self._wait(adapted._start_transaction())
         if self._joined_sync_engine is None or self._joined_sync_engine[0] is not joined:
             engine = self._create_sync_engine(lambda: adapted.driver_connection, is_joined=True)
-            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign]
+            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[assignment,method-assign]
             self._joined_sync_engine = joined, engine
         return self._joined_sync_engine[1]
 
@@ -176,7 +194,7 @@ class PostgreSQLDatabase:
             await_ = staticmethod(self._wait)
 
         def create() -> SyncConnection:
-            connection = SyncConnection(engine.dialect.dbapi, connect())
+            connection = SyncConnection(engine.dialect.dbapi, connect())  # type: ignore[no-untyped-call]
             connection._started = is_joined  # else it would begin a transaction of its own
             return connection
 
@@ -200,16 +218,18 @@ def _leave_open(_connection: object) -> None:
 
 @contextmanager
 def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterator[WorkerDatabase]:
-    with _exit_in_plain_words(), open_databases(config) as databases:
-        with databases.new(setup) as name:
-            yield PostgreSQLDatabase(databases, setup, name)
+    with (
+        _exit_in_plain_words(),
+        open_databases(config) as databases,
+        databases.new(setup) as name,
+    ):
+        yield PostgreSQLDatabase(databases, setup, name)
 
 
 @contextmanager
 def open_empty_database(_setup: DatabaseSetup, config: pytest.Config) -> Iterator[str]:
-    with _exit_in_plain_words(), open_databases(config) as databases:
-        with databases.new() as name:
-            yield databases.url(name).render_as_string(hide_password=False)
+    with _exit_in_plain_words(), open_databases(config) as databases, databases.new() as name:
+        yield databases.url(name).render_as_string(hide_password=False)
 
 
 @contextmanager

@@ -214,29 +214,32 @@ BEGIN
     -- `committed`: something may have been committed. `sessions`: how many connections this database
     -- has seen, according to the last call; if there are more, somebody was here past the engine.
     -- `entry`: the youngest entry of the catalogues, where there are no event triggers.
-    -- `schema`: 'same', 'changed', or 'undone' where it had changed and was rolled back.
+    -- `state`: 'same'; 'changed' if the schema is another one; 'reconnect' if something is left in a
+    -- session: plans for a schema that was rolled back, or an advisory lock.
     EXECUTE format($undo$
         CREATE OR REPLACE FUNCTION testkit.undo_%1$s(
-            committed boolean, INOUT sessions bigint, INOUT entry bigint, OUT schema text
+            committed boolean, INOUT sessions bigint, INOUT entry bigint, OUT state text
         ) LANGUAGE plpgsql AS $body$
         DECLARE
             sessions_before constant bigint := sessions;
+            own constant oid := (SELECT oid FROM pg_database WHERE datname = current_database());
         BEGIN
-            sessions := pg_stat_get_db_sessions(
-                (SELECT oid FROM pg_database WHERE datname = current_database())
-            );
+            sessions := pg_stat_get_db_sessions(own);
             committed := committed OR sessions <> sessions_before;
-            IF (SELECT last_value FROM testkit.schema_changes) = 1 THEN
-                schema := 'same';
-            ELSIF committed THEN
-                schema := 'changed';
-                RETURN;
-            ELSE
-                schema := 'undone';
+            state := 'same';
+            IF (SELECT last_value FROM testkit.schema_changes) <> 1 THEN
+                IF committed THEN
+                    state := 'changed';
+                    RETURN;
+                END IF;
+                state := 'reconnect';
                 PERFORM setval('testkit.schema_changes', 1);
             END IF;
             %5$s
             %2$s
+            IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = own) THEN
+                state := 'reconnect';
+            END IF;
             IF NOT committed THEN
                 RETURN;
             END IF;
@@ -256,7 +259,7 @@ BEGIN
     $undo$, level, sequences, empty_tables, refresh_views,
         CASE WHEN NOT privileged THEN $if$
             IF committed AND testkit.youngest_entry() <> entry THEN
-                schema := 'changed';
+                state := 'changed';
                 RETURN;
             END IF;
             SET CONSTRAINTS ALL DEFERRED;

@@ -125,7 +125,8 @@ class Databases:
         prefix = f"{TEMPLATE_PREFIX}{checkout}_"
         name = f"{prefix}{setup.template_key(self.version + BASELINE.read_text())}"
         async with self._locked(name):
-            there = {row["datname"]: row["migrations"] for row in await self._templates()}
+            templates = await self._admin.fetch(TEMPLATES, TEMPLATE_PREFIX)
+            there = {template["datname"]: template["migrations"] for template in templates}
             if name not in there:
                 await self._make_template(setup, name)
                 for other, migrations in there.items():
@@ -136,9 +137,6 @@ class Databases:
     def _is_gone(self, migrations: str | None) -> bool:
         is_local = self.server.directory is not None
         return is_local and migrations is not None and not Path(migrations).exists()
-
-    async def _templates(self) -> list[asyncpg.Record]:
-        return await self._admin.fetch(TEMPLATES, TEMPLATE_PREFIX)
 
     async def _make_template(self, setup: DatabaseSetup, name: str) -> None:
         unfinished = f"{PREFIX}unfinished_{secrets.token_hex(4)}"

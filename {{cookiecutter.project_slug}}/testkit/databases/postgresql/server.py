@@ -104,7 +104,7 @@ def find_installation() -> Installation:
 def _installations(folders: Iterable[Path], *, is_wheel: bool) -> Iterator[Installation]:
     for folder in folders:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
-            command = [folder / "postgres", "--version"]
+            command = [str(folder / "postgres"), "--version"]
             output = subprocess.run(command, capture_output=True, text=True).stdout
             if version := re.search(r"\(PostgreSQL\) (\d+)\.(\d+)", output):
                 yield Installation(tuple(map(int, version.groups())), folder, is_wheel)
