@@ -7,6 +7,7 @@ database holds an advisory lock on its name. Without one it is a leftover, and t
 import hashlib
 import os
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -33,6 +34,10 @@ TEMPLATE_PREFIX = f"{PREFIX}template_"
 LOCKS = 1_953_723_507  # the class of our advisory locks; any number, but always the same
 BASELINE = Path(__file__).with_name("baseline.sql")
 
+NO_SUPERUSER = (
+    "The role `{role}` of the tests is no superuser. After `committed` tests the tables are emptied in "
+    "the order of their foreign keys, and with triggers switched off one by one, which takes longer."
+)
 LEFTOVERS = """
     SELECT datname FROM pg_database
     WHERE starts_with(datname, $1) AND NOT starts_with(datname, $2)
@@ -75,6 +80,8 @@ class Databases:
                 f"{VARIABLE}: the role `{role}` may not create databases. As a superuser of that "
                 f'server, run `ALTER ROLE "{role}" CREATEDB`, or name another role.'
             )
+        if not self.is_superuser and "PYTEST_XDIST_WORKER" not in os.environ:
+            warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
         # Copying files is twice as fast, unless the server waits for the disk to have them.
         self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
         for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
