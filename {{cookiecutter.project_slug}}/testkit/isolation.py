@@ -14,7 +14,7 @@ import asyncio
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial, wraps
 from typing import Any, Literal
 
@@ -90,11 +90,10 @@ def _dismiss(session: Session, transaction: SessionTransaction) -> None:
 
 def _check_as_a_commit_does(session: Session) -> None:
     isolation: Isolation | None = session.info.get("isolation")
-    if isolation is None or not isolation.commit_checks or session.in_nested_transaction():
+    if isolation is None or isolation.commit_check is None or session.in_nested_transaction():
         return
     session.flush()
-    for statement in isolation.commit_checks:
-        session.connection().exec_driver_sql(statement)
+    session.connection().exec_driver_sql(isolation.commit_check)
 
 
 for session_class in (ObservingSession, ApplicationSession):
@@ -212,7 +211,7 @@ class Isolation(ABC):
     """One test's view of the worker database, from `begin()` to `end()`."""
 
     bind: AsyncEngine | AsyncConnection
-    commit_checks: Sequence[str] = ()
+    commit_check: str | None = None
     join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
 
     def __init__(self, worker: Worker) -> None:
@@ -353,7 +352,7 @@ class Rollback(Isolation):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
         self.bind = worker.connection
-        self.commit_checks = worker.database.commit_checks
+        self.commit_check = worker.database.commit_check
         self._joined: SyncConnection | None = None
         self._turn = asyncio.Lock()
         self._turn_of: asyncio.Task[Any] | None = None

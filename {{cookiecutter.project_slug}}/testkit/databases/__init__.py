@@ -56,8 +56,8 @@ class WorkerDatabase(Protocol):
     url: str
     engine_options: dict[str, Any]
     """What `create_async_engine` needs besides the URL."""
-    commit_checks: list[str]
-    """Statements that check what a commit checks, for sessions that release a savepoint instead."""
+    commit_check: str | None
+    """Checks what a commit checks, for sessions that release a savepoint instead."""
 
     async def start(self) -> None:
         """Comes first of what needs the event loop of the tests."""

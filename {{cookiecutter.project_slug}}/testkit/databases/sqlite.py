@@ -96,7 +96,7 @@ class SQLiteDatabase:
             if threaded
             else {"async_creator": partial(InlineConnection, partial(self._connect, timeout=0))}
         )
-        self.commit_checks: list[str] = []
+        self.commit_check: str | None = None
         self._baselines = [sqlite3.connect(":memory:")]
         self._baselines[0].deserialize(template)
         self._control = self._connect(timeout=RESET_TIMEOUT)

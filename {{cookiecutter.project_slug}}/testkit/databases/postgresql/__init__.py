@@ -39,21 +39,6 @@ OPEN_TRANSACTIONS = """
 """
 
 
-# What a real commit would do and the release of a savepoint does not: check all constraints, and then
-# defer those again that are deferred in the beginning of a transaction.
-COMMIT_CHECKS = """
-    WITH checks (name, is_deferred) AS (
-        SELECT format('%I.%I', nspname, conname), condeferred
-        FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
-        WHERE condeferrable AND conparentid = 0
-    )
-    SELECT array_remove(ARRAY[
-        'SET CONSTRAINTS ALL IMMEDIATE',
-        'SET CONSTRAINTS ' || string_agg(DISTINCT name, ', ') FILTER (WHERE is_deferred) || ' DEFERRED'
-    ], NULL) FROM checks HAVING count(*) > 0
-"""
-
-
 class PostgreSQLDatabase:
     """The worker database, called `name`."""
 
@@ -66,7 +51,7 @@ class PostgreSQLDatabase:
         self.engine_options: dict[str, Any] = {}
         if url.host is not None:  # sockets of the network are blocked in tests
             self.engine_options["async_creator"] = partial(connect, url)
-        self.commit_checks: list[str] = []
+        self.commit_check: str | None = None
         self._level = 0
         self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
 
@@ -84,7 +69,8 @@ class PostgreSQLDatabase:
         self._sessions = -1
         self._entry = await self._youngest_entry()
 
-        self.commit_checks = await self._control.fetchval(COMMIT_CHECKS) or []
+        if await self._control.fetchval("SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"):
+            self.commit_check = "SELECT testkit.check_constraints()"
 
     async def stop(self) -> None:
         await self._control.close()

@@ -33,6 +33,24 @@ BEGIN
 END
 $$ SECURITY DEFINER;
 
+-- What a real commit does and the release of a savepoint does not.
+CREATE FUNCTION testkit.check_constraints() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text;
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+    FOR name IN  -- as they are in the beginning of a transaction
+        SELECT format('%I.%I', nspname, conname)
+        FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+        WHERE condeferred
+    LOOP
+        EXECUTE format('SET CONSTRAINTS %s DEFERRED', name);
+    END LOOP;
+END
+$$;
+
+GRANT USAGE ON SCHEMA testkit TO PUBLIC;
+
 -- Whether triggers and foreign keys can be switched off, and changes of the schema be noticed.
 CREATE FUNCTION testkit.is_privileged() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT rolsuper FROM pg_roles WHERE rolname = current_user
