@@ -18,6 +18,7 @@ from testkit.databases import (
     DatabaseSetup,
     WorkerDatabase,
     describe_database,
+    import_backend,
     open_worker_database,
     prepare,
 )
@@ -61,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
     config.stash[SETUP] = setup
+    import_backend(setup)  # before anybody blocks sockets
 
 
 def pytest_report_header(config: pytest.Config) -> str:

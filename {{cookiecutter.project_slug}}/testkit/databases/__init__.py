@@ -100,13 +100,13 @@ class ResetError(Exception):
 
 def describe_database(setup: DatabaseSetup) -> str:
     """Which database and server the tests will use, in one line."""
-    description: str = _backend(setup).describe()
+    description: str = import_backend(setup).describe()
     return description
 
 
 def prepare(setup: DatabaseSetup, config: pytest.Config) -> AbstractContextManager[None]:
     """Makes what all workers share, and keeps it until the end of the context."""
-    prepared: AbstractContextManager[None] = _backend(setup).prepare(setup, config)
+    prepared: AbstractContextManager[None] = import_backend(setup).prepare(setup, config)
     return prepared
 
 
@@ -114,7 +114,7 @@ def open_worker_database(
     setup: DatabaseSetup, config: pytest.Config
 ) -> AbstractContextManager[WorkerDatabase]:
     """The worker database of this process; it is removed at the end of the context."""
-    database: AbstractContextManager[WorkerDatabase] = _backend(setup).open_worker_database(
+    database: AbstractContextManager[WorkerDatabase] = import_backend(setup).open_worker_database(
         setup, config
     )
     return database
@@ -122,9 +122,10 @@ def open_worker_database(
 
 def open_empty_database(setup: DatabaseSetup, config: pytest.Config) -> AbstractContextManager[str]:
     """The URL of a new database without tables, for other processes; removed at the end too."""
-    url: AbstractContextManager[str] = _backend(setup).open_empty_database(setup, config)
+    url: AbstractContextManager[str] = import_backend(setup).open_empty_database(setup, config)
     return url
 
 
-def _backend(setup: DatabaseSetup) -> ModuleType:
+def import_backend(setup: DatabaseSetup) -> ModuleType:
+    """The module of this kind of database; one of those beside this one."""
     return import_module(f"testkit.databases.{make_url(setup.url).get_backend_name()}")

@@ -69,7 +69,9 @@ class PostgreSQLDatabase:
         self._sessions = -1
         self._entry = await self._youngest_entry()
 
-        if await self._control.fetchval("SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"):
+        if await self._control.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
+        ):
             self.commit_check = "SELECT testkit.check_constraints()"
 
     async def stop(self) -> None:
@@ -220,20 +222,26 @@ def open_empty_database(_setup: DatabaseSetup, config: pytest.Config) -> Iterato
 
 @contextmanager
 def prepare(setup: DatabaseSetup, config: pytest.Config) -> Iterator[None]:
-    with _exit_in_plain_words(), open_databases(config) as databases:
-        databases.prepare(setup)
-        yield
+    try:
+        with open_databases(config) as databases:
+            databases.prepare(setup)
+            yield
+    except (ServerError, asyncpg.InsufficientResourcesError) as error:
+        raise pytest.UsageError(_in_plain_words(error)) from None
 
 
 @contextmanager
 def _exit_in_plain_words() -> Iterator[None]:
     try:
         yield
-    except ServerError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-    except asyncpg.InsufficientResourcesError as error:
-        pytest.exit(
-            f"The PostgreSQL server of the tests has run out of something: {error}. Free some of "
-            "it, or take another server.",
-            returncode=pytest.ExitCode.USAGE_ERROR,
-        )
+    except (ServerError, asyncpg.InsufficientResourcesError) as error:
+        pytest.exit(_in_plain_words(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _in_plain_words(error: Exception) -> str:
+    if isinstance(error, ServerError):
+        return str(error)
+    return (
+        f"The PostgreSQL server of the tests has run out of something: {error}. Free some of it, or "
+        "take another server."
+    )

@@ -55,7 +55,7 @@ class Server:
         output, _ = result.communicate()
         if result.returncode:
             shutil.rmtree(self.data, ignore_errors=True)
-            raise StartError(f"initdb has failed: {_last_line(output.decode())}")
+            raise StartError(f"initdb has failed: {_reason(output.decode())}")
 
     def start(self) -> None:
         """Returns when the server accepts connections."""
@@ -79,7 +79,7 @@ class Server:
             time.sleep(POLL)
         self.stop()
         raise StartError(
-            f"the server does not start: {_last_line(self.log.read_text(errors='replace'))}"
+            f"the server does not start: {_reason(self.log.read_text(errors='replace'))}"
         )
 
     def stop(self) -> None:
@@ -103,6 +103,10 @@ class Server:
         except OSError:
             return False
         return self.status() == "ready"
+
+    def is_usable(self) -> bool:
+        # Somebody who finds the data damaged removes this file.
+        return self.is_running() and (self.data / "PG_VERSION").exists()
 
     def pid(self) -> int:
         try:
@@ -144,7 +148,7 @@ def _unprivileged_user() -> pwd.struct_passwd:
     raise StartError("PostgreSQL does not run as root, and there is no user `nobody` to run it as")
 
 
-def _last_line(text: str) -> str:
+def _reason(text: str) -> str:
     """The line that says what was wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [
@@ -162,20 +166,24 @@ def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) ->
         try:
             if not server.is_running():
                 start(server, precious=precious)
-        except (StartError, OSError) as error:
-            caller.write(str(error))
-            sys.exit(1)
-        caller.write("ready")
-        caller.close()
-        try:
-            while server.is_running():
+            _say(caller, "ready")
+            while server.is_usable():
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 time.sleep(POLL)
+        except (StartError, OSError) as error:
+            _say(caller, str(error))
+            sys.exit(1)
         finally:
             server.stop()
     sys.exit()
+
+
+def _say(caller: IO[str], message: str) -> None:
+    with contextlib.suppress(OSError):  # it may have been killed
+        caller.write(message)
+        caller.close()
 
 
 def start(server: Server, *, precious: bool) -> None:

@@ -148,7 +148,7 @@ class Server:
     def throw_away(self) -> None:
         """Makes a private server begin with new data the next time it is started."""
         if self.directory is not None:
-            (self.directory / "data" / "PG_VERSION").unlink(missing_ok=True)
+            _version_file(self.directory).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def _private_server(
         with FileLock(directory / "start.lock"):
             fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is being stopped
             binaries = _unpacked(installation, directory)
-            while not (_answers(sockets) and _is_kept(directory)):
+            while not (_is_kept(directory) and _is_intact(directory) and _answers(sockets)):
                 _start_keeper(directory, binaries, sockets, settings)
         query = {"host": str(sockets), "port": str(PORT)}
         url = URL.create("postgresql+asyncpg", "postgres", database="postgres", query=query)
@@ -217,6 +217,14 @@ def _answers(sockets: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _version_file(directory: Path) -> Path:
+    return directory / "data" / "PG_VERSION"
+
+
+def _is_intact(directory: Path) -> bool:
+    return _version_file(directory).exists()
 
 
 def _is_kept(directory: Path) -> bool:

