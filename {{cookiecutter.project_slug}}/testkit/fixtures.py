@@ -195,8 +195,7 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     Every test of the class sees them, and is undone back to them. The tests themselves read and
     write through `session` and `client`. Costs two copies of the database for each class.
     """
-    database = database_worker.database
-    await database.push_baseline()
+    await database_worker.database.push_baseline()
     session = AsyncSession(
         database_worker.engine.execution_options(read_only=True),
         sync_session_class=ObservingSession,
@@ -206,7 +205,7 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     yield session
     database_worker.class_sessions.remove(session)
     await session.close()
-    await database.pop_baseline()
+    await database_worker.pop_baseline()
 
 
 @pytest.fixture(autouse=True)

@@ -149,11 +149,18 @@ class Worker:
         await self.database.renew(self.used - self.checked_out.keys())
         committed = bool(self.used) or self.was_reconnected
         if not await self.database.reset(committed=committed):
-            await self.engine.dispose()
-            await self.reconnect()
+            await self._reconnect_all()
         self.used.clear()
         self.was_reconnected = False
         self.is_clean = True
+
+    async def pop_baseline(self) -> None:
+        if not await self.database.pop_baseline():
+            await self._reconnect_all()
+
+    async def _reconnect_all(self) -> None:
+        await self.engine.dispose()
+        await self.reconnect()
 
     async def stop(self) -> None:
         await self.connection.close()

@@ -12,9 +12,10 @@ from testkit.databases import WorkerDatabase
 
 @pytest.fixture
 async def limited_engine(settings: Settings, worker_database: WorkerDatabase) -> AsyncEngine:
-    limits = {"database_statement_timeout": 0.05, "database_lock_timeout": 0.02}
-    options = engine_options(settings.model_copy(update=limits))
-    return create_engine(settings.database_url, **(worker_database.engine_options | options))
+    limited = settings.model_copy(update={"database_statement_timeout": 0.05})
+    options = engine_options(limited)
+    options["connect_args"] |= worker_database.engine_options["connect_args"]
+    return create_engine(settings.database_url, **options)
 
 
 @pytest.mark.committed

@@ -8,7 +8,7 @@ down_revision = "0002"
 STATEMENTS = r"""
 CREATE EXTENSION hstore
 
-CREATE SCHEMA archive
+CREATE SCHEMA history
 
 CREATE TABLE currencies (code CHAR(3) PRIMARY KEY, name TEXT NOT NULL, odd hstore, raw BYTEA)
 
@@ -25,22 +25,22 @@ CREATE SEQUENCE invoice_numbers START 1000
 
 SELECT nextval('invoice_numbers')
 
-CREATE TABLE archive.log (id BIGSERIAL PRIMARY KEY, entry TEXT)
+CREATE TABLE history.log (id BIGSERIAL PRIMARY KEY, entry TEXT)
 
-CREATE FUNCTION archive.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO archive.log (entry) VALUES (TG_OP || ' ' || TG_TABLE_NAME);
+CREATE FUNCTION history.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO history.log (entry) VALUES (TG_OP || ' ' || TG_TABLE_NAME);
     RETURN NULL;
 END $$
 
-CREATE TRIGGER noted AFTER INSERT OR DELETE ON prices FOR EACH ROW EXECUTE FUNCTION archive.note()
+CREATE TRIGGER noted AFTER INSERT OR DELETE ON prices FOR EACH ROW EXECUTE FUNCTION history.note()
 
-CREATE FUNCTION archive.forbid() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    RAISE EXCEPTION 'the archive is for ever';
+CREATE FUNCTION history.forbid() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'the history is for ever';
 END $$
 
 INSERT INTO prices (currency, amount) VALUES ('EUR', 1), ('USD', 2)
 
-CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON archive.log EXECUTE FUNCTION archive.forbid()
+CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON history.log EXECUTE FUNCTION history.forbid()
 
 CREATE TABLE events (at DATE NOT NULL, what TEXT) PARTITION BY RANGE (at)
 
@@ -78,7 +78,7 @@ def downgrade() -> None:
         "DROP MATERIALIZED VIEW unfilled",
         "DROP SEQUENCE invoice_numbers",
         "DROP TABLE currencies",
-        "DROP SCHEMA archive CASCADE",
+        "DROP SCHEMA history CASCADE",
         "DROP EXTENSION hstore",
     ):
         op.get_bind().exec_driver_sql(statement)

@@ -17,7 +17,7 @@ EVERYTHING = {
         (1, "EUR", 1, 2),
         (2, "USD", 2, 4),
     ],
-    "SELECT id, entry FROM archive.log ORDER BY id": [(1, "INSERT prices"), (2, "INSERT prices")],
+    "SELECT id, entry FROM history.log ORDER BY id": [(1, "INSERT prices"), (2, "INSERT prices")],
     "SELECT tableoid::regclass::text, at::text, what FROM events": [
         ("events_old", "2001-01-01", "the beginning")
     ],
@@ -71,7 +71,7 @@ async def test_rows_with_triggers_and_identities(session: AsyncSession, run: int
         "SELECT nextval('invoice_numbers')",
         "SELECT setval('products_id_seq', 77)",
     )
-    assert await session.scalar(text("SELECT count(*) FROM archive.log")) == 4
+    assert await session.scalar(text("SELECT count(*) FROM history.log")) == 4
 
 
 async def test_partitions(session: AsyncSession, run: int) -> None:

@@ -81,8 +81,8 @@ class WorkerDatabase(Protocol):
     async def save_baseline(self) -> None:
         """Makes the present state the newest baseline, in place of what it was."""
 
-    async def pop_baseline(self) -> None:
-        """Forgets the newest baseline and goes back to the one before."""
+    async def pop_baseline(self) -> bool:
+        """Forgets the newest baseline and goes back to the one before. Returns the same."""
 
     async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
         """What this connection has executed last, where the database knows that."""

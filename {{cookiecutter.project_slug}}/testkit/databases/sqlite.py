@@ -159,9 +159,10 @@ class SQLiteDatabase:
         self._control.backup(self._baselines[-1])
         self._clean_version = self._data_version()
 
-    async def pop_baseline(self) -> None:
+    async def pop_baseline(self) -> bool:
         self._baselines.pop().close()
         self._restore()
+        return True
 
     def sync_engine(self, joined: AsyncConnection | None) -> Engine:
         if joined is None:

@@ -6,7 +6,7 @@ A reset is one call of a function that `baseline.sql` has written into the datab
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import asyncpg
@@ -21,7 +21,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
-from testkit.databases.postgresql.connect import connect
+from testkit.databases.postgresql.connect import connect, open_connection
 from testkit.databases.postgresql.databases import Databases, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
 
@@ -46,11 +46,10 @@ class PostgreSQLDatabase:
         self.databases = databases
         self.setup = setup
         self.name = name
-        url = databases.url(name)
-        self.url = url.render_as_string(hide_password=False)
-        self.engine_options: dict[str, Any] = {}
-        if url.host is not None:  # sockets of the network are blocked in tests
-            self.engine_options["async_creator"] = partial(connect, url)
+        self.url = databases.url(name).render_as_string(hide_password=False)
+        self.engine_options: dict[str, Any] = {
+            "connect_args": {"async_creator_fn": open_connection}
+        }
         self.commit_check: str | None = None
         self._level = 0
         self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
@@ -67,8 +66,7 @@ class PostgreSQLDatabase:
         )
         # What is known of the database's state; nothing yet, so the first reset is a whole one.
         self._sessions = -1
-        self._entry = await self._youngest_entry()
-
+        self._catalogue = await self._catalogue_state()
         if await self._control.fetchval(
             "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         ):
@@ -89,20 +87,27 @@ class PostgreSQLDatabase:
                 entry.invalidate()
 
     async def reset(self, *, committed: bool) -> bool:
+        state = await self._undo(self._level, committed=committed)
+        if state == "changed":
+            await self._clone_again()
+        return state == "same"
+
+    async def _undo(self, level: int, *, committed: bool) -> str:
+        """`baseline.sql` says what the states are."""
         try:
-            self._sessions, self._entry, state = await self._control.fetchrow(
-                f"SELECT * FROM testkit.undo_{self._level}($1, $2, $3)",
+            row = await self._control.fetchrow(
+                f"SELECT * FROM testkit.undo_{level}($1, $2, $3)",
                 committed,
                 self._sessions,
-                self._entry,
+                self._catalogue,
             )
         except asyncpg.LockNotAvailableError:
             raise ResetError(await self._end_transactions()) from None
-        except asyncpg.PostgresError:  # the schema is not what it was
-            state = "changed"
-        if state == "changed":
-            await self._clone_again()
-        return bool(state == "same")
+        except asyncpg.PostgresError as error:  # there is no such table any more, for example
+            self._problem = error
+            return "changed"
+        self._sessions, self._catalogue, state = row
+        return str(state)
 
     async def _end_transactions(self) -> str:
         blocking = await self._control.fetch(OPEN_TRANSACTIONS)
@@ -122,30 +127,37 @@ class PostgreSQLDatabase:
         await self._connect()
         for (definition,) in functions:
             await self._control.execute(definition)
-        if self._level > 0:
-            await self._restore()
+        self._catalogue = await self._catalogue_state()
+        for level in range(1, self._level + 1):
+            await self._note_reference_change()
+            if await self._undo(level, committed=True) == "changed":
+                raise ResetError(f"what the class has arranged cannot be restored: {self._problem}")
+            await self._save(level)
 
     async def push_baseline(self) -> None:
         self._level += 1
-        await self.save_baseline()
+        await self._save(self._level)
 
     async def save_baseline(self) -> None:
-        await self._control.execute(f"SELECT testkit.save_baseline({self._level})")
-        self._entry = await self._youngest_entry()
+        await self._save(self._level)
 
-    async def pop_baseline(self) -> None:
+    async def pop_baseline(self) -> bool:
         self._level -= 1
-        await self._restore()
+        await self._note_reference_change()
+        return await self.reset(committed=True)
 
-    async def _restore(self) -> None:
+    async def _save(self, level: int) -> None:
+        await self._control.execute(f"SELECT testkit.save_baseline({level})")
+        self._catalogue = await self._catalogue_state()
+
+    async def _note_reference_change(self) -> None:
         await self._control.execute("SELECT nextval('testkit.reference_changes')")
-        await self.reset(committed=True)
 
-    async def _youngest_entry(self) -> int | None:
+    async def _catalogue_state(self) -> int | None:
         if self.databases.is_superuser:  # then there are event triggers
             return None
-        entry: int = await self._control.fetchval("SELECT testkit.youngest_entry()")
-        return entry
+        state: int = await self._control.fetchval("SELECT testkit.catalogue_state()")
+        return state
 
     async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
         driver_connection: asyncpg.Connection | None = connection.driver_connection

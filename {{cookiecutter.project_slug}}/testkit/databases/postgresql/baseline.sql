@@ -67,24 +67,26 @@ BEGIN
 END
 $$;
 
--- The youngest entry of the catalogues that describe a schema; for roles without event triggers.
-CREATE FUNCTION testkit.youngest_entry() RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT max(x::text::bigint) FROM (
-        SELECT max(xmin::text::bigint) AS x FROM pg_class
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_attribute
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_constraint
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_attrdef
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_proc
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_trigger
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_type
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_enum
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_namespace
-        UNION ALL SELECT max(xmin::text::bigint) FROM pg_rewrite
+-- A number that differs when an entry of the catalogues that describe a schema has come, changed or
+-- gone; for roles without event triggers.
+CREATE FUNCTION testkit.catalogue_state() RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT sum(x)::bigint FROM (
+        SELECT sum(xmin::text::bigint) AS x FROM pg_class
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_attribute
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_constraint
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_attrdef
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_proc
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_trigger
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_type
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_enum
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_namespace
+        UNION ALL SELECT sum(xmin::text::bigint) FROM pg_rewrite
     ) AS catalogues
 $$;
 
 -- The tables that can hold rows: neither views nor the parents of partitions nor foreign tables.
--- Those that refer to others come first; `in_cycle` are those for which there is no such order.
+-- Those that refer to others come first, as far as their constraints cannot be deferred; `in_cycle` are
+-- those for which there is no such order.
 CREATE FUNCTION testkit.tables(OUT name regclass, OUT in_cycle boolean)
 RETURNS SETOF record LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -105,8 +107,8 @@ BEGIN
             SELECT t FROM unnest(remaining) t
             WHERE NOT EXISTS (
                 SELECT FROM pg_constraint
-                WHERE contype = 'f' AND confrelid = t AND conrelid <> t
-                  AND conrelid = ANY (remaining)
+                WHERE contype = 'f' AND NOT condeferrable
+                  AND confrelid = t AND conrelid <> t AND conrelid = ANY (remaining)
             )
         );
         IF cardinality(free) = 0 THEN
@@ -231,12 +233,12 @@ BEGIN
 
     -- `committed`: something may have been committed. `sessions`: how many connections this database
     -- has seen, according to the last call; if there are more, somebody was here past the engine.
-    -- `entry`: the youngest entry of the catalogues, where there are no event triggers.
+    -- `catalogue`: the state of the catalogues, where there are no event triggers.
     -- `state`: 'same'; 'changed' if the schema is another one; 'reconnect' if something is left in a
     -- session: plans for a schema that was rolled back, or an advisory lock.
     EXECUTE format($undo$
         CREATE OR REPLACE FUNCTION testkit.undo_%1$s(
-            committed boolean, INOUT sessions bigint, INOUT entry bigint, OUT state text
+            committed boolean, INOUT sessions bigint, INOUT catalogue bigint, OUT state text
         ) LANGUAGE plpgsql AS $body$
         DECLARE
             sessions_before constant bigint := sessions;
@@ -276,13 +278,13 @@ BEGIN
         $body$
     $undo$, level, sequences, empty_tables, refresh_views,
         CASE WHEN NOT privileged THEN $if$
-            IF committed AND testkit.youngest_entry() <> entry THEN
+            IF committed AND testkit.catalogue_state() <> catalogue THEN
                 state := 'changed';
                 RETURN;
             END IF;
             SET CONSTRAINTS ALL DEFERRED;
         $if$ END,
-        CASE WHEN NOT privileged THEN 'entry := testkit.youngest_entry();' END
+        CASE WHEN NOT privileged THEN 'catalogue := testkit.catalogue_state();' END
     );
     PERFORM setval('testkit.schema_changes', 1);  -- the functions are no change that counts
 END

@@ -41,16 +41,19 @@ class _Blockade:
 _blockade = _Blockade()
 
 
-async def connect(url: URL, **server_settings: str) -> asyncpg.Connection:
-    """A connection of the driver's own, about 2 ms."""
-    _, options = url.get_dialect()().create_connect_args(url)
+async def open_connection(**options: Any) -> asyncpg.Connection:
+    """`asyncpg.connect`, also where the network is blocked."""
     options.setdefault("timeout", CONNECT_TIMEOUT)
-    if server_settings:
-        options["server_settings"] = server_settings
-    if options.get("host", "").startswith("/"):
+    if str(options.get("host", "")).startswith("/"):
         return await asyncpg.connect(**options)
     with _blockade:
         return await asyncpg.connect(**options)
+
+
+async def connect(url: URL, **server_settings: str) -> asyncpg.Connection:
+    """A connection of the driver's own, about 2 ms."""
+    _, options = url.get_dialect()().create_connect_args(url)
+    return await open_connection(server_settings=server_settings, **options)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import secrets
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -19,7 +18,12 @@ from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from testkit.databases import DatabaseSetup
-from testkit.databases.postgresql.connect import BackgroundLoop, background_loop, connect
+from testkit.databases.postgresql.connect import (
+    BackgroundLoop,
+    background_loop,
+    connect,
+    open_connection,
+)
 from testkit.databases.postgresql.server import (
     OLDEST,
     THREE_WAYS,
@@ -152,7 +156,7 @@ class Databases:
                 await self._create(unfinished, "template0")
                 url = self.url(unfinished)
                 engine = create_async_engine(
-                    url, poolclass=NullPool, async_creator=partial(connect, url)
+                    url, poolclass=NullPool, connect_args={"async_creator_fn": open_connection}
                 )
                 async with engine.begin() as migrated:
                     await migrated.run_sync(setup.migrate)

@@ -269,20 +269,19 @@ def _base_directory(purpose: str) -> Path:
             "data": ("XDG_DATA_HOME", ".local/share"),
         }[purpose]
         wanted = Path(os.environ.get(name) or Path("~").expanduser() / default)
-    for parent, name in ((wanted, "testkit"), (_temporary(), f"testkit-{os.geteuid()}")):
-        base = parent / name / "postgresql"
+    temporary = Path(tempfile.gettempdir()), Path("/tmp")  # noqa: S108
+    own = f"testkit-{os.geteuid()}"
+    for folder in (wanted / "testkit", *(parent / own for parent in temporary)):
+        base = folder / "postgresql"
         try:
             base.mkdir(parents=True, exist_ok=True)
-            for folder in (base.parent, base):  # fails if somebody else was there first
-                folder.chmod(0o711)
-            return base
+            for made in (folder, base):  # fails if somebody else was there first
+                made.chmod(0o711)
         except OSError:
             continue
-    raise ServerError(f"Neither {wanted} nor {_temporary()} can be written.\n{THREE_WAYS}")
-
-
-def _temporary() -> Path:
-    return Path(tempfile.gettempdir())
+        if os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in base.parents):
+            return base
+    raise ServerError(f"Neither {wanted} nor {temporary[0]} can be written.\n{THREE_WAYS}")
 
 
 def _socket_directory(directory: Path) -> Path:
