@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -149,12 +150,11 @@ def _unprivileged_user() -> pwd.struct_passwd:
 
 
 def _reason(text: str) -> str:
-    """The line that says what was wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [
-        line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line.lower()
-    ]
-    return (wrong or lines or ["it said nothing"])[-1]
+    """What went wrong first, without the time and the like before it."""
+    for pattern in (r"(?:FATAL|PANIC): +(.*)", r"error: +(.*)", r"(.*\S)\s*\Z"):
+        if found := re.search(pattern, text):
+            return found[1]
+    return "it said nothing"
 
 
 def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) -> NoReturn:
