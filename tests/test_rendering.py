@@ -19,8 +19,19 @@ OTHER_NAMES = {
     "postgresql": re.compile("sqlite", re.IGNORECASE),
 }
 CHOSEN_FILES = {
-    "sqlite": {"app/engine.py", "testkit/databases/sqlite.py"},
-    "postgresql": {"app/engine.py", "testkit/databases/postgresql.py"},
+    "sqlite": {"app/engine.py", "tests/test_engine.py", "testkit/databases/sqlite.py"},
+    "postgresql": {
+        "app/engine.py",
+        "tests/test_engine.py",
+        "tests/isolation/test_postgresql.py",
+        "testkit/databases/postgresql/__init__.py",
+        "testkit/databases/postgresql/__main__.py",
+        "testkit/databases/postgresql/baseline.sql",
+        "testkit/databases/postgresql/connect.py",
+        "testkit/databases/postgresql/databases.py",
+        "testkit/databases/postgresql/keeper.py",
+        "testkit/databases/postgresql/server.py",
+    },
 }
 ODD_ANSWERS = {
     "plain": "My Service",
@@ -66,8 +77,9 @@ def test_both_databases_have_the_same_files(generated: dict[str, Path]) -> None:
 
 
 def test_every_file_of_the_template_is_generated(generated: dict[str, Path]) -> None:
-    chosen = {"app/engine_sqlite.py", "app/engine_postgresql.py"}
-    chosen |= CHOSEN_FILES["sqlite"] | CHOSEN_FILES["postgresql"]
+    chosen = CHOSEN_FILES["sqlite"] | CHOSEN_FILES["postgresql"]
+    for database in DATABASES:
+        chosen |= {f"app/engine_{database}.py", f"tests/test_engine_{database}.py"}
     tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=TEMPLATE).stdout.splitlines()
 
     assert set(tracked) - chosen == names(generated["sqlite"]) - chosen
@@ -85,11 +97,13 @@ def test_only_the_named_places_differ(generated: dict[str, Path]) -> None:
     assert different == {
         ".env.example",
         ".github/workflows/ci.yml",
+        "Makefile",
         "README.md",
         "app/engine.py",
         "app/settings.py",
         "compose.yaml",
         "pyproject.toml",
+        "tests/test_engine.py",
     }
 
 

@@ -249,21 +249,6 @@ class TestServices:
         assert result.stdout.strip() == "de"
 
 
-class TestPostgresql:
-    def test_says_that_it_is_not_there_yet(self, postgresql_project: Project) -> None:
-        result = postgresql_project.pytest(ONE_TEST, check=False)
-
-        assert result.returncode == 4
-        assert "cannot make PostgreSQL databases yet" in result.stdout
-
-    def test_migrations_are_written_for_it(self, postgresql_project: Project) -> None:
-        sql = postgresql_project.run("alembic", "upgrade", "head", "--sql").stdout
-
-        assert "CREATE TABLE users" in sql
-        assert "id UUID NOT NULL" in sql
-        assert "id SERIAL NOT NULL" in sql
-
-
 class TestOptions:
     def test_wrong_isolation_is_refused(self, project: Project) -> None:
         result = project.pytest("-o", "db_isolation=none", ONE_TEST, check=False)

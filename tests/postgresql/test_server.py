@@ -13,14 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, run
-from tests.postgresql.conftest import (
-    TCPServer,
-    copy_of,
-    kill,
-    private_servers,
-    wait_until,
-)
+from tests.conftest import Project, clean_environment, copy_of, run
+from tests.postgresql.conftest import TCPServer, kill, private_servers, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
 IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
@@ -141,8 +135,10 @@ class TestEnds:
 
         def start(*options: str) -> subprocess.Popen[bytes]:
             process = subprocess.Popen(
-                [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"]
-                + list(options),
+                [
+                    *(project.venv / "bin" / "python", "-m", "pytest"),
+                    *("tests/test_endless.py", *options),
+                ],
                 cwd=project.path,
                 env=clean_environment(),
                 stdout=subprocess.DEVNULL,
