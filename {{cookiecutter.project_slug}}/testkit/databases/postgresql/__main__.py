@@ -80,12 +80,14 @@ def main() -> int:
         print(__doc__)
         return 2
     try:
-        with development_database(Path.cwd()) as url:
-            with subprocess.Popen(sys.argv[1:], env=os.environ | environment(url)) as process:
-                # Ctrl-C goes to the command too, and it is the command that decides what to do.
-                signal.signal(signal.SIGINT, lambda *_: None)
-                signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-                return process.wait()
+        with (
+            development_database(Path.cwd()) as url,
+            subprocess.Popen(sys.argv[1:], env=os.environ | environment(url)) as process,
+        ):
+            # Ctrl-C goes to the command too, and it is the command that decides what to do.
+            signal.signal(signal.SIGINT, lambda *_: None)
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            return process.wait()
     except ArgumentError:
         print(f"{VARIABLE} is not a URL; write one like postgresql+asyncpg://user@host/database")
     except FileNotFoundError as error:
