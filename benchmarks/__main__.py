@@ -1,9 +1,9 @@
 """Measures what the README claims, and writes its table and its chart.
 
-    make bench                      # about ten minutes
+    make bench                      # about twenty minutes
     uv run python -m benchmarks --rounds 3 --only isolation
 
-A project is generated and gets 20 more tables. Every figure is the median over several rounds, in
+A project for each database is generated and gets 20 more tables. Every figure is the median over several rounds, in
 which all cases take turns, so that a busy machine slows down all of them alike; what counts are the
 ratios within one run.
 """
@@ -37,21 +37,42 @@ class Case:
     select: str
     count: int = 1000
     options: tuple[str, ...] = ()
+    project: str = "sqlite"
     bare: bool = False
+
+
+def isolation_cases(project: str, prefix: str) -> tuple[Case, ...]:
+    tests = ("empty", "rollback", "committed", "row_rollback", "row_committed")
+    return tuple(
+        Case(f"{prefix}{test}", f"test_isolation.py::test_{test}", project=project)
+        for test in tests
+    )
 
 
 ISOLATION = (
     Case("bare", "bare.py", bare=True),
-    Case("empty", "test_isolation.py::test_empty"),
-    Case("rollback", "test_isolation.py::test_rollback"),
-    Case("committed", "test_isolation.py::test_committed"),
+    *isolation_cases("sqlite", ""),
     Case("create_and_drop", "test_peers.py::test_create_and_drop", count=30),
+)
+POSTGRESQL = (
+    *isolation_cases("postgresql", ""),
+    *isolation_cases("222 tables", "222 "),
+    *(
+        Case(peer, f"test_peers.py::test_{peer}", count=30, project="postgresql")
+        for peer in ("create_and_drop", "truncate", "clone")
+    ),
 )
 REQUESTS = (
     Case("inline", "test_requests.py::test_two_requests"),
     Case("inline_committed", "test_requests.py::test_two_committed_requests"),
     Case("threaded", "test_requests.py::test_two_requests", options=("--db-driver=threaded",)),
     Case("without_database", "test_requests.py::test_two_requests_without_database"),
+    Case("postgresql", "test_requests.py::test_two_requests", project="postgresql"),
+    Case(
+        "postgresql_committed",
+        "test_requests.py::test_two_committed_requests",
+        project="postgresql",
+    ),
 )
 
 
@@ -59,8 +80,11 @@ class Bench:
     def __init__(self, directory: Path, rounds: int) -> None:
         self.directory = directory
         self.rounds = rounds
-        self.project = directory / "my-service"
+        self.project = self.path("sqlite")
         self.python = self.project / ".venv" / "bin" / "python"
+
+    def path(self, project: str) -> Path:
+        return self.directory / project.replace(" ", "-") / "my-service"
 
     def say(self, text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)
@@ -81,18 +105,28 @@ class Bench:
         return time.perf_counter() - start
 
     def generate(self) -> None:
-        self.say("generating a project")
+        self.say("generating a project for each database")
         cookiecutter = Path(sys.prefix) / "bin" / "cookiecutter"
-        self.command(*(cookiecutter, ROOT, "--no-input", "--output-dir", self.directory), cwd=ROOT)
+        for database in ("sqlite", "postgresql"):
+            output = self.path(database).parent
+            output.mkdir()
+            answers = ("--no-input", "--output-dir", output, f"database={database}")
+            self.command(cookiecutter, ROOT, *answers, cwd=ROOT)
 
     def add_tables_and_tests(self) -> None:
-        suite = self.project / "tests" / "benchmark"
-        shutil.copytree(SUITE, suite)
-        shutil.move(suite / "migration.py", self.project / "migrations/versions/bench.py")
+        for database in ("sqlite", "postgresql"):
+            project = self.path(database)
+            suite = project / "tests" / "benchmark"
+            shutil.copytree(SUITE, suite)
+            shutil.move(suite / "migration.py", project / "migrations/versions/bench.py")
+        many = self.path("222 tables")
+        shutil.copytree(self.path("postgresql"), many, symlinks=True)
+        schema = many / "tests" / "benchmark" / "schema.py"
+        schema.write_text(schema.read_text().replace("TABLES = 20", "TABLES = 220"))
         bare = self.directory / "bare"
         bare.mkdir()
-        shutil.move(suite / "bare.py", bare / "bare.py")
-        shutil.copy(suite / "conftest.py", bare)
+        for name in ("bare.py", "conftest.py"):
+            shutil.copy(SUITE / name, bare)
         (bare / "pytest.ini").write_text(
             "[pytest]\nasyncio_mode = auto\nasyncio_default_test_loop_scope = session\n"
             "asyncio_default_fixture_loop_scope = session\n"
@@ -107,10 +141,11 @@ class Bench:
             plain += ["-p", "no:socket", "-p", "no:timeout", "-p", "no:xdist"]
         else:
             plain += ["-p", "no:cov"]
+        project = self.path(case.project)
         self.command(
-            *(self.python, "-m", "pytest", *plain),
+            *(project / ".venv" / "bin" / "python", "-m", "pytest", *plain),
             case.select if case.bare else f"tests/benchmark/{case.select}",
-            cwd=self.directory / "bare" if case.bare else self.project,
+            cwd=self.directory / "bare" if case.bare else project,
             BENCHMARK=str(results),
             TESTS=str(case.count),
         )
@@ -128,47 +163,82 @@ class Bench:
 
     def isolation(self) -> list[Row]:
         ms = self.medians(ISOLATION)
-        rollback = ms["rollback"] - ms["empty"]
-        committed = ms["committed"] - ms["empty"]
-        naive = ms["create_and_drop"] - ms["empty"]
+        empty = ms["empty"]
+        rollback = ms["rollback"] - empty
+        committed = ms["committed"] - empty
+        naive = ms["create_and_drop"] - empty
         return [
             Row("An empty async test, pytest and pytest-asyncio alone", ms["bare"], "ms"),
-            Row("An empty async test in the generated project", ms["empty"], "ms"),
-            Row(
-                "What `session` adds to it: `rollback`",
-                rollback,
-                "ms",
-                rollback / ms["empty"],
-                "the empty test",
-                1.0,
-            ),
-            Row(
-                "What `session` adds to it: `committed`",
-                committed,
-                "ms",
-                committed / ms["empty"],
-                "the empty test",
-                1.0,
-            ),
-            Row(
-                "What create_all and drop_all add to it, 22 tables",
-                naive,
-                "ms",
-                naive / rollback,
-                "`rollback`",
-                -100,
-            ),
+            Row("An empty async test in the generated project", empty, "ms"),
+            *added("`session`, `rollback`", rollback, "the empty test", empty, 1),
+            *added("`session`, `committed`", committed, "the empty test", empty, 1),
+            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
+            *added("a committed row, `committed`", ms["row_committed"] - empty, "", empty),
+            *added("create_all and drop_all, 22 tables", naive, "`rollback`", rollback, -100),
+        ]
+
+    def postgresql(self) -> list[Row]:
+        ms = self.medians(POSTGRESQL)
+        empty, many = ms["empty"], ms["222 empty"]
+        rollback = ms["rollback"] - empty
+        row = ms["row_committed"] - empty
+        rows = [
+            Row("An empty async test in the generated project", empty, "ms"),
+            *added("`session`, `rollback`", rollback, "the empty test", empty, 1),
+            *added("`session`, `committed`", ms["committed"] - empty, "the empty test", empty, 1.2),
+            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
+            *added("a committed row, `committed`", row, "", empty),
+        ]
+        for name, limit in (("rollback", None), ("committed", 4)):
+            cost = ms[f"222 {name}"] - many
+            rows += added(f"`session`, `{name}`, 222 tables", cost, "the empty test", many, limit)
+        for name in ("rollback", "committed"):
+            cost = ms[f"222 row_{name}"] - many
+            rows += added(f"a committed row, `{name}`, 222 tables", cost, "", many)
+        for peer, name, limit in (
+            ("create_and_drop", "create_all and drop_all, 22 tables", -100),
+            ("truncate", "TRUNCATE of 22 tables", -10),
+            ("clone", "a clone of the template, and an engine", -10),
+        ):
+            rows += added(name, ms[peer] - empty, "`rollback`", rollback, limit)
+        return [row.on("PostgreSQL") for row in [*rows, *self.worker_start()]]
+
+    def worker_start(self) -> list[Row]:
+        """The first run ever, and one that finds its template and a server that is stopped."""
+        project = self.path("postgresql")
+        cold, warm = [], []
+        for _ in range(self.rounds):
+            # The user that root's servers run as has to reach it.
+            with tempfile.TemporaryDirectory(prefix="fast-fastapi-", dir="/var/tmp") as folder:
+                Path(folder).chmod(0o711)
+                for figures in (cold, warm):
+                    result = subprocess.run(
+                        [
+                            *(project / ".venv/bin/python", "tests/benchmark/startup.py"),
+                            folder,
+                        ],
+                        cwd=project,
+                        env=os.environ | {"PYTHONPATH": str(project)},
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    )
+                    figures.append(float(result.stdout))
+                    time.sleep(1)  # until the server has stopped
+        return [
+            Row("A worker database, the first run ever", statistics.median(cold), "s", limit=3),
+            Row("A worker database after that", statistics.median(warm), "s", limit=0.5),
         ]
 
     def requests(self) -> list[Row]:
         ms = self.medians(REQUESTS)
-        inline = ms["inline"]
+        inline, nothing = ms["inline"], ms["without_database"]
         return [
             Row(
                 "Two requests: a user creates a product, it is read",
                 inline,
                 "ms",
-                inline / ms["without_database"],
+                inline / nothing,
                 "no database",
                 1.6,
             ),
@@ -176,7 +246,7 @@ class Bench:
                 "The same, `committed`",
                 ms["inline_committed"],
                 "ms",
-                ms["inline_committed"] / ms["without_database"],
+                ms["inline_committed"] / nothing,
                 "no database",
             ),
             Row(
@@ -187,7 +257,22 @@ class Bench:
                 "threaded, for the inline driver",
                 0.7,
             ),
-            Row("The same with no database at all", ms["without_database"], "ms"),
+            Row("The same with no database at all", nothing, "ms"),
+            Row(
+                "The same on PostgreSQL",
+                ms["postgresql"],
+                "ms",
+                ms["postgresql"] / inline,
+                "SQLite",
+                1.15,
+            ),
+            Row(
+                "The same on PostgreSQL, `committed`",
+                ms["postgresql_committed"],
+                "ms",
+                ms["postgresql_committed"] / ms["postgresql"],
+                "`rollback`",
+            ),
         ]
 
     def hashing(self) -> list[Row]:
@@ -226,14 +311,18 @@ class Bench:
         ]
 
     def many(self) -> list[Row]:
+        sqlite = self.ten_thousand("sqlite")
+        return [*sqlite, *(row.on("PostgreSQL") for row in self.ten_thousand("postgresql"))]
+
+    def ten_thousand(self, project: str) -> list[Row]:
         """10,000 tests of two requests, on two workers."""
         rows = []
         case = Case("many", "test_requests.py::test_two_requests", 10_000)
         workers = ("-n", "2", "--dist", "worksteal")
         for name, options in (("in one process", ()), ("on two workers", workers)):
-            self.say(f"10,000 tests {name}")
+            self.say(f"10,000 tests {name}, {project}")
             start = time.perf_counter()
-            figures = self.measure(Case(case.name, case.select, case.count, options))
+            figures = self.measure(Case(case.name, case.select, case.count, options, project))
             rows.append(
                 Row(
                     f"10,000 such tests {name}",
@@ -270,13 +359,24 @@ class Bench:
         return [Row("One test alone", one, "s", one / imported, "`import pytest, app.main`", 1.3)]
 
     def smoke(self) -> list[Row]:
-        self.say("make local-smoke, twice")
-        first = self.command("make", "local-smoke")
-        second = self.command("make", "local-smoke")
-        return [
-            Row("`make local-smoke` in a fresh project, packages cached", first, "s", limit=20),
-            Row("`make local-smoke` after that", second, "s", limit=6),
-        ]
+        rows = []
+        for database, name in (("sqlite", ""), ("postgresql", "PostgreSQL")):
+            self.say(f"make local-smoke, twice, {database}")
+            first, second = (
+                self.command("make", "local-smoke", cwd=self.path(database)) for _ in range(2)
+            )
+            rows += [
+                Row("`make local-smoke`, fresh, packages cached", first, "s", limit=20).on(name),
+                Row("`make local-smoke` after that", second, "s", limit=6).on(name),
+            ]
+        return rows
+
+
+def added(what: str, cost: float, to: str, base: float, limit: float | None = None) -> list[Row]:
+    """What something adds to an empty test. A negative limit is for what should cost many times
+    as much as `base`."""
+    ratio = cost / base if to else None
+    return [Row(f"What {what} adds to it", cost, "ms", ratio, to, limit)]
 
 
 def main() -> None:
@@ -285,7 +385,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is run")
     parser.add_argument("--write", action="store_true", help="put table and chart into the README")
-    parts = ("smoke", "startup", "hashing", "isolation", "requests", "many")
+    parts = ("smoke", "startup", "hashing", "isolation", "postgresql", "requests", "many")
     parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
     arguments = parser.parse_args()
 
@@ -294,13 +394,14 @@ def main() -> None:
         bench.generate()
         chosen = arguments.only or parts
         rows = bench.smoke() if "smoke" in chosen else []
-        bench.command("make", "setup")
+        for database in ("sqlite", "postgresql"):
+            bench.command("make", "setup", cwd=bench.path(database))
         if "startup" in chosen:
             rows += bench.startup()
         if "hashing" in chosen:
             rows += bench.hashing()
         bench.add_tables_and_tests()
-        for part in ("isolation", "requests", "many"):
+        for part in ("isolation", "postgresql", "requests", "many"):
             if part in chosen:
                 rows += getattr(bench, part)()
     write_report(rows, into_readme=arguments.write)

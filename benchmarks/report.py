@@ -1,6 +1,6 @@
 """Prints the figures as a table; puts it, and a chart, into the README."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -24,6 +24,10 @@ class Row:
             return None
         measured = self.value if self.ratio is None else self.ratio
         return measured <= self.limit if self.limit > 0 else measured >= -self.limit
+
+    def on(self, database: str) -> "Row":
+        """The same row, named after a database."""
+        return replace(self, name=f"{database}: {self.name}") if database else self
 
     def cells(self) -> list[str]:
         ratio = f"{number(self.ratio)}x {self.to}" if self.ratio is not None else ""

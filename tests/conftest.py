@@ -40,8 +40,11 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str)
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of a user: no virtual environment, and nothing of this run of pytest."""
-    unwanted = ("VIRTUAL_ENV", "PYTEST_", "UV_RUN", "MAKE", "MFLAGS")
+    """The environment of a user: no virtual environment, and nothing of this run of pytest.
+
+    Without bytecode every start of Python would take a second longer.
+    """
+    unwanted = ("VIRTUAL_ENV", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "UV_RUN", "MAKE", "MFLAGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | {
         "UV": UV
     }

@@ -4,7 +4,7 @@ A reset is one call of a function that `baseline.sql` has written into the datab
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -205,11 +205,17 @@ class PostgreSQLDatabase:
         )
         return engine
 
-    def _wait(self, awaitable: Awaitable[Any]) -> Any:
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
         if in_greenlet():
-            return await_only(awaitable)
-        return self._loop.run_until_complete(awaitable)
+            return await_only(coroutine)
+        if self._loop.is_running():
+            coroutine.close()
+            raise RuntimeError(
+                "`sync_session` cannot wait for the database in an async fixture. Make the fixture "
+                "sync, or use `session` and its `run_sync()`."
+            )
+        return self._loop.run_until_complete(coroutine)
 
 
 def _leave_open(_connection: object) -> None:

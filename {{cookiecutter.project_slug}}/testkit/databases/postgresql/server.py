@@ -50,8 +50,8 @@ FAST_SETTINGS = (
     "max_wal_senders=0",
     "autovacuum=off",
     "jit=off",
-    "max_connections=400",
-    "max_locks_per_transaction=256",
+    # The more there may be, the longer it takes to look for locks.
+    "max_connections=200",
 )
 PRIVATE_SETTINGS = ("listen_addresses=", f"port={PORT}", "timezone=UTC")
 

@@ -1,0 +1,223 @@
+"""The databases of the tests, and how they are reset."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Project, clean_environment
+from tests.postgresql.conftest import TCPServer, wait_until
+
+ONE_TEST = "tests/test_health.py::test_ready"
+
+
+@pytest.fixture
+def own(tcp_server: TCPServer) -> Iterator[TCPServer]:
+    """A server without databases of tests."""
+    drop_all(tcp_server)
+    yield tcp_server
+    drop_all(tcp_server)
+
+
+def drop_all(server: TCPServer) -> None:
+    for name in databases(server):
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def databases(server: TCPServer, kind: str = "") -> list[str]:
+    return [name for name in re.findall(r"'(testkit_\w+)'", server.databases()) if kind in name]
+
+
+class TestTemplate:
+    def test_is_made_once(self, project: Project, own: TCPServer) -> None:
+        project.edit(
+            "tests/fixtures/database.py",
+            'command.upgrade(config, "head")',
+            'command.upgrade(config, "head")\n    print("made", file=(ROOT / "made.txt").open("a"))',
+        )
+
+        for options in (("-n", "2"), (), ("-n", "2")):
+            project.pytest("tests/users", *options, TEST_DATABASE_URL=own.url())
+
+        assert project.read("made.txt") == "made\n"
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("migrations/versions/0002_products.py", "length=200", "length=201"),
+            ("app/products/models.py", "String(200)", "String(201)"),
+        ],
+    )
+    def test_follows_migrations_and_models(
+        self, project: Project, own: TCPServer, file: str, old: str, new: str
+    ) -> None:
+        project.pytest(ONE_TEST, TEST_DATABASE_URL=own.url())
+        (first,) = databases(own)
+        project.edit(file, old, new)
+
+        project.pytest(ONE_TEST, TEST_DATABASE_URL=own.url())
+
+        (second,) = databases(own)
+        assert second != first
+
+    def test_broken_migration_says_so_and_leaves_nothing(
+        self, project: Project, own: TCPServer
+    ) -> None:
+        project.edit(
+            "migrations/versions/0002_products.py",
+            'op.create_table(\n        "products"',
+            'op.execute("nonsense")\n    op.create_table(\n        "products"',
+        )
+
+        for options in ((), ("-n", "2")):
+            result = project.pytest(ONE_TEST, *options, check=False, TEST_DATABASE_URL=own.url())
+
+            assert result.returncode == 1
+            assert 'syntax error at or near "nonsense"' in result.stdout
+            assert databases(own) == []
+
+
+class TestWorkerDatabase:
+    def test_of_a_dead_run_is_dropped_and_that_of_a_living_one_is_not(
+        self, project: Project, own: TCPServer
+    ) -> None:
+        (project.path / "tests" / "test_endless.py").write_text(
+            "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
+        )
+        endless = subprocess.Popen(
+            [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"],
+            cwd=project.path,
+            env=clean_environment() | {"TEST_DATABASE_URL": own.url()},
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(lambda: databases(own, "main") != [], 30)
+        (living,) = databases(own, "main")
+
+        project.pytest(ONE_TEST, TEST_DATABASE_URL=own.url())
+        assert databases(own, "main") == [living]
+
+        os.kill(endless.pid, signal.SIGKILL)
+        endless.wait()
+        project.pytest(ONE_TEST, TEST_DATABASE_URL=own.url())
+        assert databases(own, "main") == []
+
+
+LOCKS = """
+import pytest
+from app.database import sessionmaker
+from sqlalchemy import make_url, text
+from testkit.databases.postgresql.connect import connect
+
+pytestmark = pytest.mark.committed
+kept = []
+
+
+async def test_locks_past_the_engine(session, worker_database):
+    stranger = await connect(make_url(worker_database.url))
+    await stranger.execute("BEGIN; LOCK TABLE users IN SHARE MODE")
+    kept.append(stranger)
+    assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+async def test_is_innocent(session):
+    assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+    await session.execute(
+        text("INSERT INTO users VALUES (gen_random_uuid(), 'a@b.c', '', true, true, true)")
+    )
+    await session.commit()
+
+
+async def test_locks_in_a_connection(engine):
+    connection = await engine.connect()
+    await connection.execute(text("LOCK TABLE users"))
+    kept.append(connection)
+
+
+async def test_is_innocent_too(session):
+    assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+async def test_locks_in_a_session(session):
+    leaked = sessionmaker()
+    await leaked.execute(text("DELETE FROM users"))
+    kept.append(leaked)
+
+
+async def test_is_innocent_as_well(session):
+    assert await session.scalar(text("SELECT count(*) FROM users")) == 0
+"""
+
+
+def test_locks_are_failures_that_name_the_test_and_the_statement(project: Project) -> None:
+    (project.path / "tests" / "test_locks.py").write_text(LOCKS)
+
+    result = project.pytest("tests/test_locks.py", "-p", "no:randomly", check=False)
+
+    assert "6 passed, 3 errors" in result.stdout, result.stdout
+    for leak in (
+        "::test_locks_past_the_engine left open: a transaction that keeps a lock on the database; "
+        "its last statement: `BEGIN; LOCK TABLE users IN SHARE MODE`",
+        "::test_locks_in_a_connection left open: a connection, opened at ",
+        ", with `LOCK TABLE users` as its last statement",
+        "::test_locks_in_a_session left open: a session with an open transaction, begun at ",
+        ", with `DELETE FROM users` as its last statement",
+    ):
+        assert leak in result.stdout, result.stdout
+
+
+SYNC = """
+import pytest
+from app.users.models import User
+from sqlalchemy import func, select
+
+pytestmark = pytest.mark.usefixtures("each_isolation")
+twice = pytest.mark.parametrize("run", [1, 2])
+
+
+@pytest.fixture
+def arranged(sync_session):
+    sync_session.add(User(email="ada@example.com", hashed_password=""))
+    sync_session.commit()
+
+
+@twice
+def test_sync(sync_session, arranged, run):
+    assert sync_session.query(User).one().email == "ada@example.com"
+
+
+@twice
+async def test_async(sync_session, arranged, session, run):
+    user = await session.scalar(select(User))
+    sync_session.get(User, user.id).email = "eve@example.com"
+    sync_session.commit()
+    assert (await session.scalars(select(User.email))).all() == ["eve@example.com"]
+    assert sync_session.query(User).count() == 1
+
+
+@twice
+async def test_client(sync_session, client, run):
+    account = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    assert (await client.post("/api/v1/auth/register", json=account)).status_code == 201
+    assert sync_session.scalar(select(func.count()).select_from(User)) == 1
+
+
+@pytest.fixture
+async def wrong(sync_session):
+    sync_session.query(User).count()
+
+
+@pytest.mark.xfail(raises=RuntimeError, strict=True)
+def test_async_fixture_is_told_what_to_do(wrong):
+    pass
+"""
+
+
+def test_sync_sessions(project: Project) -> None:
+    (project.path / "tests" / "test_sync.py").write_text(SYNC)
+
+    output = project.pytest("tests/test_sync.py").stdout
+
+    assert "12 passed, 2 xfailed" in output, output
