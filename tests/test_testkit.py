@@ -91,10 +91,11 @@ class TestTemplate:
             'down_revision = "0000"',
         )
 
-        result = project.pytest(ONE_TEST, check=False)
+        for options in ((), ("-n", "2")):
+            result = project.pytest(ONE_TEST, *options, check=False)
 
-        assert result.returncode == 1
-        assert "0000" in result.stdout
+            assert result.returncode == 1
+            assert "0000" in result.stdout
 
     def test_needs_no_checkout_that_can_be_written(self, project: Project, tmp_path: Path) -> None:
         (project.path / ".pytest_cache").write_text("a file where a folder should be")

@@ -74,7 +74,13 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     # What all workers need is made once, and what is wrong with it is said once.
     prepared = ExitStack()
     config.add_cleanup(prepared.close)
-    prepared.enter_context(prepare(config.stash[SETUP], config))
+    try:
+        prepared.enter_context(prepare(config.stash[SETUP], config))
+    except pytest.UsageError:
+        raise
+    except Exception:
+        # A migration that fails, for example. Tests will come across it, and can show it better.
+        prepared.close()
 
 
 def pytest_collection_finish() -> None:
