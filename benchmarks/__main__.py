@@ -174,7 +174,7 @@ class Bench:
             *added("`session`, `committed`", committed, "the empty test", empty, 1),
             *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
             *added("a committed row, `committed`", ms["row_committed"] - empty, "", empty),
-            *added("create_all and drop_all, 22 tables", naive, "`rollback`", rollback, -100),
+            *added("create_all and drop_all", naive, "`rollback`", rollback, -100),
         ]
 
     def postgresql(self) -> list[Row]:
@@ -196,8 +196,8 @@ class Bench:
             cost = ms[f"222 row_{name}"] - many
             rows += added(f"a committed row, `{name}`, 222 tables", cost, "", many)
         for peer, name, limit in (
-            ("create_and_drop", "create_all and drop_all, 22 tables", -100),
-            ("truncate", "TRUNCATE of 22 tables", -10),
+            ("create_and_drop", "create_all and drop_all", -100),
+            ("truncate", "a TRUNCATE of all tables", -10),
             ("clone", "a clone of the template, and an engine", -10),
         ):
             rows += added(name, ms[peer] - empty, "`rollback`", rollback, limit)
@@ -375,8 +375,9 @@ class Bench:
 def added(what: str, cost: float, to: str, base: float, limit: float | None = None) -> list[Row]:
     """What something adds to an empty test. A negative limit is for what should cost many times
     as much as `base`."""
-    ratio = cost / base if to else None
-    return [Row(f"What {what} adds to it", cost, "ms", ratio, to, limit)]
+    what, comma, isolation = what.partition(", `")
+    name = f"What {what} adds to it{': `' if comma else ''}{isolation}"
+    return [Row(name, cost, "ms", cost / base if to else None, to, limit)]
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ A reset is one call of a function that `baseline.sql` has written into the datab
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -205,7 +205,7 @@ class PostgreSQLDatabase:
         )
         return engine
 
-    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _wait(self, coroutine: Any) -> Any:
         """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
         if in_greenlet():
             return await_only(coroutine)
