@@ -36,6 +36,13 @@ def only_the_wheel(project: Project) -> None:
     )
 
 
+WHERE = """
+from testkit.databases.postgresql.server import server_for_tests
+with server_for_tests() as server:
+    print(server.directory)
+"""
+
+
 class TestPrivateServer:
     def test_header_says_where_it_comes_from(self, project: Project) -> None:
         output = project.run("pytest", ONE_TEST).stdout
@@ -200,14 +207,13 @@ class TestEnds:
         "damage", ["data/global/pg_control", "data/PG_VERSION", "data/base", "data/global", "data"]
     )
     def test_damaged_data_are_made_anew(self, project: Project, damage: str) -> None:
-        project.pytest(ONE_TEST)
+        directory = project.run("python", "-c", WHERE).stdout.strip()
         wait_until(lambda: private_servers() == [])
-        for directory in Path("/var/cache/testkit/postgresql").glob("*-installed"):
-            path = directory / damage
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.write_bytes(b"")
+        path = Path(directory) / damage
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.write_bytes(b"")
 
         assert " passed" in project.pytest("tests/users").stdout
 

@@ -12,9 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import Engine, NullPool, StaticPool, create_engine, make_url
-from sqlalchemy.dialects.postgresql.asyncpg import (
-    AsyncAdapt_asyncpg_connection,
-)
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
@@ -205,17 +203,17 @@ class PostgreSQLDatabase:
         )
         return engine
 
-    def _wait(self, coroutine: Any) -> Any:
+    def _wait(self, awaitable: Any) -> Any:
         """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
         if in_greenlet():
-            return await_only(coroutine)
+            return await_only(awaitable)
         if self._loop.is_running():
-            coroutine.close()
+            awaitable.close()
             raise RuntimeError(
                 "`sync_session` cannot wait for the database in an async fixture. Make the fixture "
                 "sync, or use `session` and its `run_sync()`."
             )
-        return self._loop.run_until_complete(coroutine)
+        return self._loop.run_until_complete(awaitable)
 
 
 def _leave_open(_connection: object) -> None:
