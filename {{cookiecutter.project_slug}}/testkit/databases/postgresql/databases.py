@@ -9,7 +9,7 @@ import os
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -89,7 +89,7 @@ class Databases:
         # Copying files is twice as fast, unless the server waits for the disk to have them.
         self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
         for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
-            await self._drop(name)
+            await self._sweep(name)
 
     def close(self) -> None:
         self._run(self._admin.close())
@@ -142,7 +142,7 @@ class Databases:
                 await self._make_template(setup, name)
                 for other, migrations in there.items():
                     if other.startswith(prefix) or self._is_gone(migrations):
-                        await self._drop(other)
+                        await self._sweep(other)
         return name
 
     def _is_gone(self, migrations: str | None) -> bool:
@@ -180,6 +180,10 @@ class Databases:
     async def _drop(self, name: str) -> None:
         assert name.startswith(PREFIX)
         await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def _sweep(self, name: str) -> None:
+        with suppress(asyncpg.PostgresError):  # another run may be doing the same
+            await self._drop(name)
 
     @asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:
