@@ -122,7 +122,7 @@ class Worker:
         self.is_clean = True
 
     async def start(self) -> None:
-        await self.database.start()
+        await self.database.start(self.engine)
         await self._connect()
         pool = self.engine.sync_engine.pool
         event.listen(pool, "checkout", self._note_checkout)

@@ -59,8 +59,8 @@ class WorkerDatabase(Protocol):
     commit_check: str | None
     """Checks what a commit checks, for sessions that release a savepoint instead."""
 
-    async def start(self) -> None:
-        """Comes first of what needs the event loop of the tests."""
+    async def start(self, engine: AsyncEngine) -> None:
+        """Comes first of what needs the event loop of the tests. `engine` is the tests' own."""
 
     async def stop(self) -> None:
         """Comes last of it."""

@@ -21,7 +21,7 @@ import aiosqlite
 import pytest
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
@@ -115,7 +115,7 @@ class SQLiteDatabase:
             self.path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
 
-    async def start(self) -> None:
+    async def start(self, engine: AsyncEngine) -> None:
         pass
 
     async def stop(self) -> None:

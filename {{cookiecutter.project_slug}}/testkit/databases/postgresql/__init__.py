@@ -6,14 +6,15 @@ A reset is one call of a function that `baseline.sql` has written into the datab
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Engine, NullPool, StaticPool, create_engine, make_url
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, make_url
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -37,6 +38,13 @@ OPEN_TRANSACTIONS = """
 """
 
 
+SAVEPOINTS = {
+    "do_savepoint": "SAVEPOINT",
+    "do_rollback_to_savepoint": "ROLLBACK TO SAVEPOINT",
+    "do_release_savepoint": "RELEASE SAVEPOINT",
+}
+
+
 class PostgreSQLDatabase:
     """The worker database, called `name`."""
 
@@ -52,8 +60,10 @@ class PostgreSQLDatabase:
         self._level = 0
         self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
 
-    async def start(self) -> None:
+    async def start(self, engine: AsyncEngine) -> None:
         self._loop = asyncio.get_running_loop()
+        for method, command in SAVEPOINTS.items():
+            setattr(engine.sync_engine.dialect, method, partial(_execute_once, command))
         await self._connect()
 
     async def _connect(self) -> None:
@@ -63,6 +73,7 @@ class PostgreSQLDatabase:
             **({"session_replication_role": "replica"} if self.databases.is_superuser else {}),
         )
         # What is known of the database's state; nothing yet, so the first reset is a whole one.
+        self._snapshot: str | None = None
         self._sessions = -1
         self._catalogue = await self._catalogue_state()
         if await self._control.fetchval(
@@ -94,7 +105,8 @@ class PostgreSQLDatabase:
         """`baseline.sql` says what the states are."""
         try:
             row = await self._control.fetchrow(
-                f"SELECT * FROM testkit.undo_{level}($1, $2, $3)",
+                f"SELECT * FROM testkit.undo_{level}($1, $2, $3, $4)",
+                self._snapshot,
                 committed,
                 self._sessions,
                 self._catalogue,
@@ -104,7 +116,7 @@ class PostgreSQLDatabase:
         except asyncpg.PostgresError as error:  # there is no such table any more, for example
             self._problem = error
             return "changed"
-        self._sessions, self._catalogue, state = row
+        self._snapshot, self._sessions, self._catalogue, state = row
         return str(state)
 
     async def _end_transactions(self) -> str:
@@ -146,9 +158,11 @@ class PostgreSQLDatabase:
 
     async def _save(self, level: int) -> None:
         await self._control.execute(f"SELECT testkit.save_baseline({level})")
+        self._snapshot = None  # what is known of it belongs to another baseline
         self._catalogue = await self._catalogue_state()
 
     async def _note_reference_change(self) -> None:
+        self._snapshot = None
         await self._control.execute("SELECT nextval('testkit.reference_changes')")
 
     async def _catalogue_state(self) -> int | None:
@@ -214,6 +228,25 @@ class PostgreSQLDatabase:
                 "sync, or use `session` and its `run_sync()`."
             )
         return self._loop.run_until_complete(awaitable)
+
+
+def _execute_once(command: str, connection: Connection, name: str) -> None:
+    """Sends a command about a savepoint as it is.
+
+    SQLAlchemy would prepare it, which takes a second round trip, for a name that never comes again.
+    """
+    adapted: Any = connection.connection.dbapi_connection
+
+    async def execute() -> None:
+        async with adapted._execute_mutex:
+            if not adapted._started:
+                await adapted._start_transaction()
+            await adapted.driver_connection.execute(f"{command} {name}")
+
+    try:
+        adapted.await_(execute())
+    except asyncpg.PostgresError as error:
+        raise DBAPIError(f"{command} {name}", None, error) from error
 
 
 def _leave_open(_connection: object) -> None:

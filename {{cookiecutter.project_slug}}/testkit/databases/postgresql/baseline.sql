@@ -208,6 +208,10 @@ BEGIN
         );
     END LOOP;
 
+    PERFORM setval(seqrelid, last_value, true)
+    FROM pg_sequence, pg_sequence_last_value(seqrelid) AS last_value
+    WHERE last_value IS NOT NULL AND has_sequence_privilege(seqrelid, 'UPDATE')
+      AND seqrelid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = 'testkit'::regnamespace);
     SELECT string_agg(format(
         '(%L::regclass, %s::bigint, %s::bigint)',
         seqrelid::regclass, coalesce(pg_sequence_last_value(seqrelid)::text, 'NULL'), seqstart
@@ -231,6 +235,8 @@ BEGIN
         $body$
     $restore$, level, empty_reference, fill_reference);
 
+    -- `snapshot`: the transactions of the server at the last call. While they are the same, nothing was
+    -- written, not even by `nextval()`, which writes when it is first called after a `setval()`.
     -- `committed`: something may have been committed. `sessions`: how many connections this database
     -- has seen, according to the last call; if there are more, somebody was here past the engine.
     -- `catalogue`: the state of the catalogues, where there are no event triggers.
@@ -238,15 +244,23 @@ BEGIN
     -- session: plans for a schema that was rolled back, or an advisory lock.
     EXECUTE format($undo$
         CREATE OR REPLACE FUNCTION testkit.undo_%1$s(
-            committed boolean, INOUT sessions bigint, INOUT catalogue bigint, OUT state text
+            INOUT snapshot text, committed boolean, INOUT sessions bigint, INOUT catalogue bigint, OUT state text
         ) LANGUAGE plpgsql AS $body$
         DECLARE
             sessions_before constant bigint := sessions;
             own constant oid := (SELECT oid FROM pg_database WHERE datname = current_database());
+            snapshot_now constant text := pg_current_snapshot();
         BEGIN
+            state := 'same';
+            IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = own) THEN
+                state := 'reconnect';
+            END IF;
+            IF snapshot_now = snapshot THEN
+                RETURN;
+            END IF;
+            snapshot := snapshot_now;
             sessions := pg_stat_get_db_sessions(own);
             committed := committed OR sessions <> sessions_before;
-            state := 'same';
             IF (SELECT last_value FROM testkit.schema_changes) <> 1 THEN
                 IF committed THEN
                     state := 'changed';
@@ -257,12 +271,13 @@ BEGIN
             END IF;
             %5$s
             %2$s
-            IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = own) THEN
-                state := 'reconnect';
-            END IF;
             IF NOT committed THEN
+                IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+                    snapshot := NULL;  -- it will be another one after this transaction
+                END IF;
                 RETURN;
             END IF;
+            snapshot := NULL;
             %3$s
             PERFORM lo_unlink(oid) FROM pg_largeobject_metadata;
             IF (SELECT last_value FROM testkit.reference_changes) <> 1 THEN

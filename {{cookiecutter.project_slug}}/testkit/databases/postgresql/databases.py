@@ -4,6 +4,7 @@ Their names begin with `testkit_`; nothing else is ever created, emptied or drop
 database holds an advisory lock on its name. Without one it is a leftover, and the next run drops it.
 """
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -51,6 +52,7 @@ LEFTOVERS = """
           AND objid::bigint = hashtext(datname)::bigint & 4294967295
     )
 """
+DISCONNECT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
 TEMPLATES = """
     SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
     WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
@@ -64,6 +66,7 @@ class Databases:
         self.server = server
         self._loop = loop
         self._run = loop.run
+        self._template_names: dict[DatabaseSetup, str] = {}
 
     def open(self) -> None:
         self._run(self._open())
@@ -132,9 +135,12 @@ class Databases:
 
     async def _template(self, setup: DatabaseSetup) -> str:
         """The migrated template; made once for all workers and runs of this checkout."""
-        checkout = hashlib.sha256(str(setup.migrations).encode()).hexdigest()[:8]
-        prefix = f"{TEMPLATE_PREFIX}{checkout}_"
-        name = f"{prefix}{setup.template_key(self.version + BASELINE.read_text())}"
+        if setup not in self._template_names:  # compiling all tables takes its time
+            key = setup.template_key(self.version + BASELINE.read_text())
+            checkout = hashlib.sha256(str(setup.migrations).encode()).hexdigest()[:8]
+            self._template_names[setup] = f"{TEMPLATE_PREFIX}{checkout}_{key}"
+        name = self._template_names[setup]
+        prefix = name.rpartition("_")[0]
         async with self._locked(name):
             templates = await self._admin.fetch(TEMPLATES, TEMPLATE_PREFIX)
             there = {template["datname"]: template["migrations"] for template in templates}
@@ -158,8 +164,9 @@ class Databases:
                 engine = create_async_engine(
                     url, poolclass=NullPool, connect_args={"async_creator_fn": open_connection}
                 )
-                async with engine.begin() as migrated:
+                async with engine.connect() as migrated:
                     await migrated.run_sync(setup.migrate)
+                    await migrated.commit()
                 connection = await connect(url)
                 await connection.execute(BASELINE.read_text())
                 await connection.execute("SELECT testkit.save_baseline(0)")
@@ -179,6 +186,11 @@ class Databases:
 
     async def _drop(self, name: str) -> None:
         assert name.startswith(PREFIX)
+        # FORCE would do the same, but then look again only after 100 ms.
+        for _ in range(50):
+            if not await self._admin.fetchval(DISCONNECT, name):
+                break
+            await asyncio.sleep(0.002)
         await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     async def _sweep(self, name: str) -> None:

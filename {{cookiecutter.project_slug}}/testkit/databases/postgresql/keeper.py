@@ -21,11 +21,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 from typing import IO, Any, NoReturn
 
 START_TIMEOUT = 30.0  # seconds; after a crash of the machine there may be much to recover
 STOP_TIMEOUT = 10.0  # seconds
-POLL = 0.1  # seconds
+POLL = 0.02  # seconds
+
+# Upper and lower case of all alphabets, in every version and on every system. PostgreSQL 17 and newer
+# bring that themselves; older ones need it from the system.
+LOCALES = (
+    ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+    ("--locale=C.UTF-8",),
+    (),
+)
 
 
 class StartError(Exception):
@@ -51,12 +60,14 @@ class Server:
         self.data.mkdir(mode=0o700)
         self._give_away(self.data)
         command = ["initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust"]
-        command += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        result = self._spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = result.communicate()
-        if result.returncode:
-            shutil.rmtree(self.data, ignore_errors=True)
-            raise StartError(f"initdb has failed: {_reason(output.decode())}")
+        command += ["--encoding=UTF8", "--no-sync", "--no-instructions"]
+        for locale in LOCALES:
+            result = self._spawn([*command, *locale], stdout=PIPE, stderr=STDOUT)
+            output = result.communicate()[0].decode(errors="replace")
+            if result.returncode == 0:
+                return
+        shutil.rmtree(self.data, ignore_errors=True)
+        raise StartError(f"initdb has failed: {_reason(output)}")
 
     def start(self) -> None:
         """Returns when the server accepts connections."""
@@ -131,7 +142,7 @@ class Server:
         return subprocess.Popen(
             [str(self.binaries / command[0]), *command[1:]],
             cwd=self.data,
-            stdin=subprocess.DEVNULL,
+            stdin=DEVNULL,
             # Nothing of the caller's environment gets in, above all no PGDATA and no LC_ALL.
             env={"PATH": os.defpath},
             **options,
