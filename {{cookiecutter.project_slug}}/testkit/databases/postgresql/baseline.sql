@@ -237,8 +237,9 @@ BEGIN
 
     -- `snapshot`: the transactions of the server at the last call. While they are the same, nothing was
     -- written, not even by `nextval()`, which writes when it is first called after a `setval()`.
-    -- `committed`: something may have been committed. `sessions`: how many connections this database
-    -- has seen, according to the last call; if there are more, somebody was here past the engine.
+    -- `committed`: something may have been committed, so that a change of the schema counts. `sessions`:
+    -- how many connections this database has seen, according to the last call; if there are more,
+    -- somebody was here past the engine, and may have committed something.
     -- `catalogue`: the state of the catalogues, where there are no event triggers.
     -- `state`: 'same'; 'changed' if the schema is another one; 'reconnect' if something is left in a
     -- session: plans for a schema that was rolled back, or an advisory lock.
@@ -271,13 +272,6 @@ BEGIN
             END IF;
             %5$s
             %2$s
-            IF NOT committed THEN
-                IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
-                    snapshot := NULL;  -- it will be another one after this transaction
-                END IF;
-                RETURN;
-            END IF;
-            snapshot := NULL;
             %3$s
             PERFORM lo_unlink(oid) FROM pg_largeobject_metadata;
             IF (SELECT last_value FROM testkit.reference_changes) <> 1 THEN
@@ -289,6 +283,9 @@ BEGIN
                 PERFORM setval('testkit.view_refreshes', 1);
             END IF;
             %6$s
+            IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+                snapshot := NULL;  -- it will be another one after this transaction
+            END IF;
         END
         $body$
     $undo$, level, sequences, empty_tables, refresh_views,
