@@ -91,11 +91,14 @@ class Databases:
             warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
         # Copying files is twice as fast, unless the server waits for the disk to have them.
         self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
-        for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
-            await self._sweep(name)
+        await self._sweep_leftovers()
 
     def close(self) -> None:
-        self._run(self._admin.close())
+        self._run(self._close())
+
+    async def _close(self) -> None:
+        await self._sweep_leftovers()  # of a worker that has crashed
+        await self._admin.close()
 
     def url(self, name: str) -> URL:
         return self.server.url.set(database=name)
@@ -193,6 +196,10 @@ class Databases:
             await asyncio.sleep(0.002)
         await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
+    async def _sweep_leftovers(self) -> None:
+        for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
+            await self._sweep(name)
+
     async def _sweep(self, name: str) -> None:
         with suppress(asyncpg.PostgresError):  # another run may be doing the same
             await self._drop(name)
@@ -252,10 +259,15 @@ def _open_databases(resources: ExitStack) -> Databases:
                 raise _explained(error, server) from None
             server.throw_away()
         else:
-            attempt.callback(databases.close)
+            attempt.callback(_close, databases)
             resources.push(attempt)
             break
     return databases
+
+
+def _close(databases: Databases) -> None:
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the server may be gone
+        databases.close()
 
 
 def _explained(error: Exception, server: Server) -> ServerError:
