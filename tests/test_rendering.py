@@ -31,6 +31,7 @@ CHOSEN_FILES = {
         "testkit/databases/postgresql/databases.py",
         "testkit/databases/postgresql/keeper.py",
         "testkit/databases/postgresql/server.py",
+        "testkit/databases/postgresql/sync.py",
     },
 }
 ODD_ANSWERS = {

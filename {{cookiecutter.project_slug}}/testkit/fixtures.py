@@ -22,14 +22,8 @@ from testkit.databases import (
     open_worker_database,
     prepare,
 )
-from testkit.isolation import (
-    Committed,
-    Isolation,
-    ObservingSession,
-    Rollback,
-    Worker,
-    in_greenlet,
-)
+from testkit.greenlets import in_greenlet
+from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
 from testkit.tasks import cancel_tasks
 
 SETUP = pytest.StashKey[DatabaseSetup]()
@@ -117,7 +111,7 @@ def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
 
 @pytest.fixture(scope="session")
 def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
-    """This process's own database, migrated. About 10 ms, or 1 s when migrations have changed."""
+    """This process's own database, migrated. Some 10 ms, or 1 s when migrations have changed."""
     with open_worker_database(request.config.stash[SETUP], request.config) as database:
         yield database
 
@@ -199,7 +193,7 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     """To arrange expensive rows once for a class, in a class-scoped fixture.
 
     Every test of the class sees them, and is undone back to them. The tests themselves read and
-    write through `session` and `client`. Costs two copies of the database for each class.
+    write through `session` and `client`. Costs some milliseconds for each class.
     """
     await database_worker.database.push_baseline()
     session = AsyncSession(

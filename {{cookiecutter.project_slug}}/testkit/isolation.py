@@ -14,8 +14,6 @@ import asyncio
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Generator
-from functools import partial, wraps
 from typing import Any, Literal
 
 from sqlalchemy import Connection as SyncConnection
@@ -173,45 +171,6 @@ class Worker:
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
         self.checked_out.pop(entry, None)
-
-
-def in_greenlet(
-    function: Callable[..., Coroutine[Any, Any, Any]],
-) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Runs a coroutine function in a greenlet of SQLAlchemy.
-
-    Sync sessions that are used in it may then wait for an async driver, as those below an
-    `AsyncSession` do.
-    """
-
-    @wraps(function)
-    async def run(*args: Any, **kwargs: Any) -> Any:
-        return await greenlet_spawn(_drive, function(*args, **kwargs))
-
-    return run
-
-
-def _drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    step = partial(coroutine.send, None)
-    while True:
-        try:
-            awaited = step()
-        except StopIteration as end:
-            return end.value
-        try:
-            step = partial(coroutine.send, await_only(_Yield(awaited)))
-        except BaseException as error:
-            step = partial(coroutine.throw, error)
-
-
-class _Yield:
-    """Hands on what a coroutine has yielded, a future mostly, to the event loop."""
-
-    def __init__(self, awaited: Any) -> None:
-        self._awaited = awaited
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self._awaited)
 
 
 class Isolation(ABC):

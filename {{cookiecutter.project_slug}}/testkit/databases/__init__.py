@@ -82,7 +82,7 @@ class WorkerDatabase(Protocol):
         """Makes the present state the newest baseline, in place of what it was."""
 
     async def pop_baseline(self) -> bool:
-        """Forgets the newest baseline and goes back to the one before. Returns the same."""
+        """Forgets the newest baseline and goes back to the one before. Returns what `reset()` does."""
 
     async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
         """What this connection has executed last, where the database knows that."""

@@ -4,39 +4,32 @@ A reset is one call of a function that `baseline.sql` has written into the datab
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, make_url
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 from testkit.databases.postgresql.connect import connect, open_connection
 from testkit.databases.postgresql.databases import Databases, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
+from testkit.databases.postgresql.sync import SyncEngines
 
 __all__ = ["describe", "open_empty_database", "open_worker_database", "prepare"]
 
 LOCK_TIMEOUT = 1500  # milliseconds
 
-# The state of a session, without what asyncpg's `reset()` takes back, and without prepared
-# statements, which the driver goes on using.
-RENEW = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES"
-
 OPEN_TRANSACTIONS = """
     SELECT pid, query FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
 """
-
 
 SAVEPOINTS = {
     "do_savepoint": "SAVEPOINT",
@@ -58,10 +51,9 @@ class PostgreSQLDatabase:
         }
         self.commit_check: str | None = None
         self._level = 0
-        self._joined_sync_engine: tuple[AsyncConnection, Engine] | None = None
 
     async def start(self, engine: AsyncEngine) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._sync_engines = SyncEngines(asyncio.get_running_loop(), make_url(self.url))
         for method, command in SAVEPOINTS.items():
             setattr(engine.sync_engine.dialect, method, partial(_execute_once, command))
         await self._connect()
@@ -91,7 +83,6 @@ class PostgreSQLDatabase:
                 continue
             try:
                 await connection.reset()
-                await connection.execute(RENEW)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 entry.invalidate()
 
@@ -181,53 +172,7 @@ class PostgreSQLDatabase:
         return statement
 
     def sync_engine(self, joined: AsyncConnection | None) -> Engine:
-        if joined is None:
-            return self._own_sync_engine
-        adapted: Any = joined.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
-        if not adapted._started:  # SQLAlchemy would send BEGIN with its first statement
-            self._wait(adapted._start_transaction())
-        if self._joined_sync_engine is None or self._joined_sync_engine[0] is not joined:
-            engine = self._create_sync_engine(lambda: adapted.driver_connection, is_joined=True)
-            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[assignment,method-assign]
-            self._joined_sync_engine = joined, engine
-        return self._joined_sync_engine[1]
-
-    @cached_property
-    def _own_sync_engine(self) -> Engine:
-        return self._create_sync_engine(
-            lambda: self._wait(connect(make_url(self.url))), is_joined=False
-        )
-
-    def _create_sync_engine(self, connect: Callable[[], Any], *, is_joined: bool) -> Engine:
-        class SyncConnection(AsyncAdapt_asyncpg_connection):
-            """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
-
-            __slots__ = ()
-            await_ = staticmethod(self._wait)
-
-        def create() -> SyncConnection:
-            connection = SyncConnection(engine.dialect.dbapi, connect())  # type: ignore[no-untyped-call]
-            connection._started = is_joined  # else it would begin a transaction of its own
-            return connection
-
-        engine = create_engine(
-            "postgresql+asyncpg://",
-            creator=create,
-            poolclass=StaticPool if is_joined else NullPool,
-        )
-        return engine
-
-    def _wait(self, awaitable: Any) -> Any:
-        """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
-        if in_greenlet():
-            return await_only(awaitable)
-        if self._loop.is_running():
-            awaitable.close()
-            raise RuntimeError(
-                "`sync_session` cannot wait for the database in an async fixture. Make the fixture "
-                "sync, or use `session` and its `run_sync()`."
-            )
-        return self._loop.run_until_complete(awaitable)
+        return self._sync_engines.own if joined is None else self._sync_engines.join(joined)
 
 
 def _execute_once(command: str, connection: Connection, name: str) -> None:
@@ -247,10 +192,6 @@ def _execute_once(command: str, connection: Connection, name: str) -> None:
         adapted.await_(execute())
     except asyncpg.PostgresError as error:
         raise DBAPIError(f"{command} {name}", None, error) from error
-
-
-def _leave_open(_connection: object) -> None:
-    """The transaction is not this engine's to end."""
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from sqlalchemy import URL
 
 CONNECT_TIMEOUT = 3.0  # seconds
 
+# What the driver leaves out.
+RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES;"
+
 REAL = (socket.socket, socket.getaddrinfo)
 
 Result = TypeVar("Result")
@@ -41,9 +44,17 @@ class _Blockade:
 _blockade = _Blockade()
 
 
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose `reset()` takes back everything but prepared statements."""
+
+    def get_reset_query(self) -> str:
+        return f"{super().get_reset_query()}\n{RESET}"
+
+
 async def open_connection(**options: Any) -> asyncpg.Connection:
     """`asyncpg.connect`, also where the network is blocked."""
     options.setdefault("timeout", CONNECT_TIMEOUT)
+    options.setdefault("connection_class", Connection)
     if str(options.get("host", "")).startswith("/"):
         return await asyncpg.connect(**options)
     with _blockade:

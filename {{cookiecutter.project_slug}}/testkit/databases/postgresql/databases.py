@@ -64,7 +64,6 @@ class Databases:
 
     def __init__(self, server: Server, loop: BackgroundLoop) -> None:
         self.server = server
-        self._loop = loop
         self._run = loop.run
         self._template_names: dict[DatabaseSetup, str] = {}
 

@@ -17,6 +17,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from typing import IO, Any, NoReturn
 START_TIMEOUT = 30.0  # seconds; after a crash of the machine there may be much to recover
 STOP_TIMEOUT = 10.0  # seconds
 POLL = 0.02  # seconds
+
+PID, PORT, SOCKETS, STATUS = 0, 3, 4, 7  # lines of postmaster.pid
 
 # Upper and lower case of all alphabets, in every version and on every system. PostgreSQL 17 and newer
 # bring that themselves; older ones need it from the system.
@@ -42,7 +45,7 @@ class StartError(Exception):
 
 
 class Server:
-    """A server that belongs to this process, or one whose keeper was killed."""
+    """A server of this process, or one whose keeper was killed."""
 
     def __init__(self, directory: Path, binaries: Path, sockets: Path, settings: list[str]) -> None:
         self.data = directory / "data"
@@ -51,22 +54,36 @@ class Server:
         self.sockets = sockets
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
+        self.adopted: int | None = None
         # PostgreSQL refuses to run as root.
         self.run_as = _unprivileged_user() if os.geteuid() == 0 else None
 
+    def adopt(self) -> bool:
+        """Takes over a server that runs already, if there is one."""
+        lines = self._pid_file()
+        if len(lines) > STATUS and lines[STATUS] == "ready":
+            # After a crash of the machine, the id may have become that of any other process.
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.connect(f"{lines[SOCKETS]}/.s.PGSQL.{lines[PORT]}")
+                self.adopted = int(lines[PID])
+        return self.adopted is not None
+
     def initialize(self) -> None:
         """Makes a data directory, in place of the present one."""
-        shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir(mode=0o700)
-        self._give_away(self.data)
-        command = ["initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust"]
+        unfinished = self.data.with_name("data.unfinished")
+        for earlier in (unfinished, self.data):
+            shutil.rmtree(earlier, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        self._give_away(unfinished)
+        command = ["initdb", "--pgdata", str(unfinished), "--username=postgres", "--auth=trust"]
         command += ["--encoding=UTF8", "--no-sync", "--no-instructions"]
         for locale in LOCALES:
             result = self._spawn([*command, *locale], stdout=PIPE, stderr=STDOUT)
             output = result.communicate()[0].decode(errors="replace")
             if result.returncode == 0:
+                unfinished.rename(self.data)
                 return
-        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise StartError(f"initdb has failed: {_reason(output)}")
 
     def start(self) -> None:
@@ -82,7 +99,8 @@ class Server:
             with self.log.open("wb") as log:
                 self.process = self._spawn(command, stdout=log, stderr=log)
             while self.process.poll() is None and time.monotonic() < deadline:
-                if self.status() == "ready" and self.pid() == self.process.pid:
+                lines = self._pid_file()
+                if lines[STATUS:] == ["ready"] and lines[PID] == str(self.process.pid):
                     return
                 time.sleep(0.005)
             # Processes of a server that was killed need a moment to notice.
@@ -96,52 +114,46 @@ class Server:
 
     def stop(self) -> None:
         """Ends the server and waits until it has ended."""
+        pid = self.process.pid if self.process is not None else self.adopted
+        if pid is None:
+            return
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
             deadline = time.monotonic() + STOP_TIMEOUT
-            with contextlib.suppress(OSError):
-                os.kill(self.process.pid if self.process else self.pid(), number)
-            while self.is_running():
-                if time.monotonic() > deadline:
-                    break
+            while self.is_running() and time.monotonic() < deadline:
                 time.sleep(0.005)
-            else:
+            if not self.is_running():
                 return
 
     def is_running(self) -> bool:
         if self.process is not None:
             return self.process.poll() is None
+        if self.adopted is None or self._pid_file()[:1] != [str(self.adopted)]:
+            return False
         try:
-            os.kill(self.pid(), 0)
+            os.kill(self.adopted, 0)
         except OSError:
             return False
-        return self.status() == "ready"
+        return True
 
     def is_usable(self) -> bool:
         # Somebody who finds the data damaged removes this file.
         return self.is_running() and (self.data / "PG_VERSION").exists()
 
-    def pid(self) -> int:
-        try:
-            return int(self._pid_file()[0])
-        except (IndexError, ValueError):
-            return 2**30  # nobody's
-
-    def status(self) -> str:
-        lines = self._pid_file()
-        return lines[7].strip() if len(lines) > 7 else ""
-
     def _pid_file(self) -> list[str]:
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
             return []
+        return [line.strip() for line in lines]
 
     def _spawn(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         if self.run_as is not None:
             options |= {"user": self.run_as.pw_uid, "group": self.run_as.pw_gid, "extra_groups": []}
         return subprocess.Popen(
             [str(self.binaries / command[0]), *command[1:]],
-            cwd=self.data,
+            cwd="/",
             stdin=DEVNULL,
             # Nothing of the caller's environment gets in, above all no PGDATA and no LC_ALL.
             env={"PATH": os.defpath},
@@ -175,7 +187,7 @@ def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) ->
     ):
         fcntl.flock(own, fcntl.LOCK_EX)
         try:
-            if not server.is_running():
+            if not server.adopt():
                 start(server, precious=precious)
             _say(caller, "ready")
             while server.is_usable():
@@ -192,7 +204,7 @@ def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) ->
 
 
 def _say(caller: IO[str], message: str) -> None:
-    with contextlib.suppress(OSError):  # it may have been killed
+    with contextlib.suppress(OSError, ValueError):  # it may have been killed, or know already
         caller.write(message)
         caller.close()
 

@@ -30,6 +30,7 @@ from sqlalchemy.exc import ArgumentError
 VARIABLE = "TEST_DATABASE_URL"
 OLDEST = 15
 PORT = 5432  # a part of the socket's name
+START_TIMEOUT = 60.0  # seconds
 LONGEST_SOCKET = 100  # characters of its path; the system allows 103 to 107
 
 PLACES = (
@@ -183,7 +184,10 @@ def _private_server(
         with FileLock(directory / "start.lock"):
             fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is being stopped
             binaries = _unpacked(installation, directory)
+            deadline = time.monotonic() + START_TIMEOUT
             while not (_is_kept(directory) and _is_intact(directory) and _answers(sockets)):
+                if time.monotonic() > deadline:
+                    raise ServerError(_cannot_start(directory, "it does not answer"))
                 _start_keeper(directory, binaries, sockets, settings)
         query = {"host": str(sockets), "port": str(PORT)}
         url = URL.create("postgresql+asyncpg", "postgres", database="postgres", query=query)
@@ -204,10 +208,14 @@ def _start_keeper(
         stdin=subprocess.DEVNULL,
     )
     if result.returncode:
-        raise ServerError(
-            f"The private PostgreSQL server in {directory} cannot be started: "
-            f"{result.stderr.strip()}\nIts log is {directory}/server.log.\n{THREE_WAYS}"
-        )
+        raise ServerError(_cannot_start(directory, result.stderr.strip()))
+
+
+def _cannot_start(directory: Path, reason: str) -> str:
+    return (
+        f"The private PostgreSQL server in {directory} cannot be started: {reason}\n"
+        f"Its log is {directory}/server.log.\n{THREE_WAYS}"
+    )
 
 
 def _answers(sockets: Path) -> bool:

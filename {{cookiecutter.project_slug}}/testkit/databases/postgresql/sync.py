@@ -1,0 +1,72 @@
+"""Sync engines on asyncpg, which knows only the event loop: somebody has to wait for it."""
+
+import asyncio
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import URL, Engine, NullPool, StaticPool, create_engine
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from testkit.databases.postgresql.connect import connect
+
+
+class SyncEngines:
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: URL) -> None:
+        self._loop = loop
+        self._url = url
+        self._joined: tuple[AsyncConnection, Engine] | None = None
+
+    @cached_property
+    def own(self) -> Engine:
+        """An engine with connections of its own."""
+        return self._create(lambda: self._wait(connect(self._url)), is_joined=False)
+
+    def join(self, connection: AsyncConnection) -> Engine:
+        """An engine whose connections are all this one, inside its transaction."""
+        adapted: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
+        if not adapted._started:  # SQLAlchemy would send BEGIN with its first statement
+            self._wait(adapted._start_transaction())
+        if self._joined is None or self._joined[0] is not connection:
+            engine = self._create(lambda: adapted.driver_connection, is_joined=True)
+            engine.dialect.do_commit = engine.dialect.do_rollback = _leave_open  # type: ignore[assignment,method-assign]
+            self._joined = connection, engine
+        return self._joined[1]
+
+    def _create(self, connect: Callable[[], Any], *, is_joined: bool) -> Engine:
+        class SyncConnection(AsyncAdapt_asyncpg_connection):
+            """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
+
+            __slots__ = ()
+            await_ = staticmethod(self._wait)
+
+        def create() -> SyncConnection:
+            connection = SyncConnection(engine.dialect.dbapi, connect())  # type: ignore[no-untyped-call]
+            connection._started = is_joined  # else it would begin a transaction of its own
+            return connection
+
+        engine = create_engine(
+            "postgresql+asyncpg://",
+            creator=create,
+            poolclass=StaticPool if is_joined else NullPool,
+        )
+        return engine
+
+    def _wait(self, awaitable: Any) -> Any:
+        """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
+        if in_greenlet():
+            return await_only(awaitable)
+        if self._loop.is_running():
+            awaitable.close()
+            raise RuntimeError(
+                "`sync_session` cannot wait for the database in an async fixture. Make the fixture "
+                "sync, or use `session` and its `run_sync()`."
+            )
+        return self._loop.run_until_complete(awaitable)
+
+
+def _leave_open(_connection: object) -> None:
+    """The transaction is not this engine's to end."""
