@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -24,6 +25,8 @@ from testkit.databases import (
 )
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
+from testkit.performance.counters import isolating
+from testkit.performance.plugin import DATABASE
 from testkit.tasks import cancel_tasks
 
 SETUP = pytest.StashKey[DatabaseSetup]()
@@ -56,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
     config.stash[SETUP] = setup
+    config.stash[DATABASE] = make_url(setup.url).get_backend_name()
     import_backend(setup)  # before anybody blocks sockets
 
 
@@ -159,9 +163,11 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     worker: Worker = set_up_once(request, "database_worker")
     isolation = Committed(worker) if committed else Rollback(worker)
-    loop.run_until_complete(isolation.begin())
+    with isolating():
+        loop.run_until_complete(isolation.begin())
     yield isolation
-    leaks = loop.run_until_complete(isolation.end())
+    with isolating():
+        leaks = loop.run_until_complete(isolation.end())
     if leaks:
         _fail(request, leaks)
 

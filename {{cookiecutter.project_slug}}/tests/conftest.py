@@ -1,4 +1,7 @@
 pytest_plugins = [
+    "testkit.performance.plugin",
+    "testkit.performance.batches",
+    "testkit.performance.queries",
     "testkit.markers",
     "testkit.fixtures",
     "tests.fixtures.environment",

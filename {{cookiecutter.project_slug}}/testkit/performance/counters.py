@@ -1,0 +1,166 @@
+"""What the present test has done: statements, commits, requests, hashes, isolation."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+from testkit.call_site import call_site
+
+# They belong to the isolation, and differ between the databases.
+SAVEPOINTS = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
+LONGEST_STATEMENT = 300  # characters that are kept
+
+CHEAP_ARGON2 = 1024  # passes over a KiB of memory; production has 196,608
+CHEAP_BCRYPT = 8  # rounds, as a power of two; production has 12
+
+
+class Counters:
+    __slots__ = (
+        "commits",
+        "hashes",
+        "isolation",
+        "repeated",
+        "requests",
+        "shapes",
+        "sql",
+        "statements",
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.statements = self.commits = self.requests = self.hashes = 0
+        self.sql = self.isolation = 0.0
+        self.shapes: set[tuple[int, str]] = set()
+        """Statements of each request."""
+        self.repeated: dict[tuple[int, str], list[Any]] = {}
+        """Those that came up again: how often, and from where."""
+
+    def note(self, statement: str) -> None:
+        self.statements += 1
+        shape = (self.requests, statement)
+        if shape not in self.shapes:
+            self.shapes.add(shape)
+        elif shape in self.repeated:
+            self.repeated[shape][0] += 1
+        else:
+            self.repeated[shape] = [2, call_site()]
+
+    def costliest_repetitions(self, count: int) -> list[list[Any]]:
+        """`[times, statement, place]`, for each statement of its worst request."""
+        worst: dict[str, list[Any]] = {}
+        for (_, statement), (times, place) in self.repeated.items():
+            if times > worst.get(statement, [1])[0]:
+                worst[statement] = [times, " ".join(statement.split())[:LONGEST_STATEMENT], place]
+        return sorted(worst.values(), key=lambda found: -found[0])[:count]
+
+
+COUNTERS = Counters()
+
+
+@contextmanager
+def isolating() -> Iterator[None]:
+    """Counts as a part of the isolation."""
+    start = perf_counter()
+    yield
+    COUNTERS.isolation += perf_counter() - start
+
+
+class Meter:
+    """Feeds the counters. About 5 us for each statement."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Call it when the modules of the tests have been imported: only what is there is
+        measured."""
+        event.listen(Engine, "before_cursor_execute", _before_statement)
+        event.listen(Engine, "after_cursor_execute", _after_statement)
+        event.listen(Engine, "handle_error", _after_error)
+        event.listen(Session, "after_commit", _after_commit)
+        for client in ("Client", "AsyncClient"):
+            self._wrap("httpx", client, "send", _count_request)
+        for method in ("hash", "verify"):
+            self._wrap("argon2", "PasswordHasher", method, _count_argon2)
+        for function in ("hashpw", "checkpw"):
+            self._wrap("bcrypt", None, function, _count_bcrypt)
+
+    def stop(self) -> None:
+        event.remove(Engine, "before_cursor_execute", _before_statement)
+        event.remove(Engine, "after_cursor_execute", _after_statement)
+        event.remove(Engine, "handle_error", _after_error)
+        event.remove(Session, "after_commit", _after_commit)
+        for undo in self._undo:
+            undo()
+
+    def _wrap(
+        self, module: str, name: str | None, function: str, count: Callable[..., None]
+    ) -> None:
+        owner: Any = sys.modules.get(module)
+        if name is not None:
+            owner = getattr(owner, name, None)
+        original = getattr(owner, function, None)
+        if original is None:
+            return
+
+        @functools.wraps(original)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            count(*args)
+            return original(*args, **kwargs)
+
+        setattr(owner, function, counted)
+        self._undo.append(lambda: setattr(owner, function, original))
+
+
+def _before_statement(
+    _connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool
+) -> None:
+    if not statement.startswith(SAVEPOINTS):
+        COUNTERS.note(statement)
+    if context is not None:
+        context.testkit_start = perf_counter()
+
+
+def _after_statement(
+    _connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
+) -> None:
+    if context is not None:
+        COUNTERS.sql += perf_counter() - context.testkit_start
+
+
+def _after_error(error: Any) -> None:
+    start = getattr(error.execution_context, "testkit_start", None)
+    if start is not None:
+        COUNTERS.sql += perf_counter() - start
+
+
+def _after_commit(_session: Session) -> None:
+    COUNTERS.commits += 1
+
+
+def _count_request(*_args: Any) -> None:
+    COUNTERS.requests += 1
+
+
+def _count_argon2(hasher: Any, first: str | bytes, *_args: Any) -> None:
+    passes = hasher.time_cost * hasher.memory_cost
+    if str(first).startswith("$argon2"):  # a hash that is verified
+        from argon2 import extract_parameters
+
+        with suppress(ValueError):  # the library will say what is wrong with it
+            parameters = extract_parameters(str(first))
+            passes = parameters.time_cost * parameters.memory_cost
+    COUNTERS.hashes += passes > CHEAP_ARGON2
+
+
+def _count_bcrypt(_password: bytes, salt: bytes, *_args: Any) -> None:
+    with suppress(IndexError, ValueError):
+        COUNTERS.hashes += int(salt.split(b"$")[2]) > CHEAP_BCRYPT

@@ -1,0 +1,247 @@
+"""The ledger: what every test has cost in its last runs, and what the runs themselves have cost.
+
+One file of JSON lines. The first line is `{"ledger": 1}`, the version of the format. Then come the
+runs, oldest first, and the tests, one line each:
+
+    {"run": "1763730000123-4567", "seconds": 12.3, "tests": 230, ...}
+    {"test": "tests/users/test_users.py::test_x", "last": {...}, "history": [[run, seconds, outcome,
+     statements], ...], "markers": ["fast"]}
+
+All times are seconds, all memory is bytes. What a figure is called is what `RUN` and `TEST` say.
+The file keeps `KEPT_RUNS` runs, `KEPT_RESULTS` results of each test, and of tests only those that
+were there in one of these runs. It is replaced as a whole, under a lock: who reads it sees one
+state of it, and two runs that end at once are both in it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+VERSION = 1
+KEPT_RUNS = 50
+KEPT_RESULTS = 10
+RECENT = 5  # results that say how fast a test can be
+
+Record = dict[str, Any]
+
+RUN = {
+    "run": "its id: milliseconds since 1970, and the process",
+    "seconds": "from the start of collection to the last test's end",
+    "complete": "whether the whole suite was run",
+    "tests": "how many tests were run",
+    "outcomes": "how many passed, failed, ...",
+    "python": "version",
+    "database": "what the tests ran on",
+    "workers": "processes of xdist; 0 is none",
+    "calibration": "what a fixed piece of work took in this run",
+    "collection": "the longest collection of a process that ran tests",
+    "imports": "packages that took longest to import, each without what it imports from others",
+    "server": "until the database server and the template were ready",
+    "worker_start": "until the slowest worker had collected",
+    "setup": "of all tests together, as are the next ones",
+    "call": "",
+    "teardown": "",
+    "isolation": "to begin and to undo the isolation of tests",
+    "sql": "in statements, as the application waits for them",
+    "statements": "SQL statements, without savepoints",
+    "commits": "of sessions",
+    "requests": "sent through httpx",
+    "hashes": "of passwords, at the cost of production",
+    "memory": "resident, at its peak, of the largest process that ran tests",
+    "growth": "of it, over the second half of the tests",
+    "fixtures": "name -> [scope, how often it was set up, seconds]",
+    "shard": "`2/5`, or null",
+}
+TEST = {
+    "seconds": "set-up, call and tear-down, without fixtures that other tests share",
+    **dict.fromkeys(("setup", "call", "teardown", "isolation", "sql"), "as in a run"),
+    **dict.fromkeys(("statements", "commits", "requests", "hashes"), "as in a run"),
+    "memory": "growth of the process's resident memory",
+    "fixtures": "the costliest ones: name -> seconds",
+    "repeated": "[times, statement, place] of statements that came up again within one request",
+    "outcome": "`passed`, `failed`, `skipped`, `xfailed`, `xpassed`",
+}
+
+
+class LedgerError(Exception):
+    """The file cannot be used; the message says why and what to do."""
+
+
+class DamagedLedgerError(LedgerError):
+    """It is no ledger, or no longer one."""
+
+
+@dataclass
+class Ledger:
+    """What the file holds. Tests are parsed when they are asked for."""
+
+    runs: list[Record] = field(default_factory=list)
+    lines: dict[str, str] = field(default_factory=dict)
+
+    def __contains__(self, nodeid: str) -> bool:
+        return nodeid in self.lines
+
+    def test(self, nodeid: str) -> Record:
+        record: Record = json.loads(self.lines[nodeid])
+        return record
+
+    def tests(self) -> Iterator[Record]:
+        return map(json.loads, self.lines.values())
+
+    def seconds(self) -> dict[str, float]:
+        """Of each test, how fast it has been recently."""
+        return {record["test"]: fastest(record) for record in self.tests()}
+
+    def add(self, run: Record, records: dict[str, Record]) -> None:
+        self.runs = [*self.runs, run][-KEPT_RUNS:]
+        for nodeid, record in records.items():
+            history = self.test(nodeid)["history"] if nodeid in self.lines else []
+            markers = record.pop("markers", [])
+            latest = [run["run"], record["seconds"], record["outcome"], record.get("statements", 0)]
+            self.lines[nodeid] = _dump(
+                {
+                    "test": nodeid,
+                    "markers": markers,
+                    "last": record,
+                    "history": [*history, latest][-KEPT_RESULTS:],
+                }
+            )
+        if run.get("complete"):
+            self.lines = {nodeid: line for nodeid, line in self.lines.items() if nodeid in records}
+        self._forget_tests_of_forgotten_runs()
+
+    def _forget_tests_of_forgotten_runs(self) -> None:
+        oldest = int(self.runs[0]["run"].split("-")[0]) if len(self.runs) == KEPT_RUNS else 0
+        if oldest:
+            self.lines = {
+                nodeid: line
+                for nodeid, line in self.lines.items()
+                if int(json.loads(line)["history"][-1][0].split("-")[0]) >= oldest
+            }
+
+
+def fastest(test: Record) -> float:
+    """The least that a test has taken in its recent runs."""
+    passed: list[float] = [
+        seconds for _, seconds, outcome, _ in test["history"] if outcome == "passed"
+    ]
+    return min(passed[-RECENT:], default=float(test["last"]["seconds"]))
+
+
+def new_run_id() -> str:
+    return f"{time.time_ns() // 1_000_000}-{os.getpid()}"
+
+
+def read(path: Path) -> Ledger:
+    """The ledger in this file, an empty one if there is none; `LedgerError` when it is unusable."""
+    ledger = Ledger()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ledger
+    except UnicodeDecodeError as error:
+        raise _damaged(path, "it is not text") from error
+    except OSError as error:
+        raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
+    header, *lines = text.splitlines() or [""]
+    _check_version(path, header)
+    for number, line in enumerate(lines, 2):
+        if line.startswith('{"test": "') and line.endswith("}"):
+            try:
+                nodeid = json.JSONDecoder().raw_decode(line, len('{"test": '))[0]
+            except ValueError as error:
+                raise _damaged(path, f"line {number} is no JSON") from error
+            ledger.lines[nodeid] = line
+        else:
+            try:
+                run = json.loads(line)
+                _ = run["run"], run["tests"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise _damaged(path, f"line {number} is no record") from error
+            ledger.runs.append(run)
+    return ledger
+
+
+def _damaged(path: Path, reason: str) -> DamagedLedgerError:
+    return DamagedLedgerError(
+        f"The ledger {path} is damaged: {reason}. Remove it to begin a new one."
+    )
+
+
+def _check_version(path: Path, header: str) -> None:
+    try:
+        version = json.loads(header)["ledger"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, "its first line is not its version") from error
+    if version != VERSION:
+        raise LedgerError(
+            f"The ledger {path} has version {version}, and this test kit knows version {VERSION}. "
+            "Take over the newer test kit, or remove the file."
+        )
+
+
+def set_aside(path: Path) -> Path:
+    """Moves a damaged file out of the way. Returns its new place."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def write(path: Path, ledger: Ledger) -> None:
+    """Replaces the file."""
+    lines = [_dump({"ledger": VERSION}), *map(_dump, ledger.runs), *ledger.lines.values()]
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def record(path: Path, run: Record, records: dict[str, Record]) -> Path | None:
+    """Adds a run to the file. Returns the place of an earlier file that was damaged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = None
+    with FileLock(path.with_suffix(".lock")):
+        try:
+            ledger = read(path)
+        except DamagedLedgerError:
+            aside = set_aside(path)
+            ledger = Ledger()
+        ledger.add(run, records)
+        write(path, ledger)
+    return aside
+
+
+def merge(ledgers: Iterable[Ledger]) -> Ledger:
+    """One ledger of many: all their runs, and of each test all its results."""
+    merged = Ledger()
+    runs: dict[str, Record] = {}
+    for ledger in ledgers:
+        runs |= {run["run"]: run for run in ledger.runs}
+        for nodeid, line in ledger.lines.items():
+            if nodeid in merged.lines and merged.lines[nodeid] != line:
+                line = _dump(_merged(merged.test(nodeid), json.loads(line)))
+            merged.lines[nodeid] = line
+    merged.runs = sorted(runs.values(), key=lambda run: _age(run["run"]))[-KEPT_RUNS:]
+    return merged
+
+
+def _merged(one: Record, other: Record) -> Record:
+    results = {result[0]: result for result in [*one["history"], *other["history"]]}
+    history = sorted(results.values(), key=lambda result: _age(result[0]))
+    newest = max(one, other, key=lambda test: _age(test["history"][-1][0]))
+    return newest | {"history": history[-KEPT_RESULTS:]}
+
+
+def _age(run: str) -> tuple[int, ...]:
+    return tuple(map(int, run.split("-")))
+
+
+def _dump(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False)

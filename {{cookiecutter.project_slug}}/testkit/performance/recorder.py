@@ -1,0 +1,215 @@
+"""Measures the tests of one process. What it finds out travels with the reports of the tests."""
+
+import os
+import resource
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from testkit.performance.budgets import INFERRED_SPEED
+from testkit.performance.counters import COUNTERS, Meter
+from testkit.performance.imports import ImportTimer
+
+ATTRIBUTE = "ledger"  # of the report of a test's tear-down
+WORKER_OUTPUT = "testkit_performance"
+COSTLY_FIXTURE = 0.0005  # seconds
+SHOWN_FIXTURES = 5
+SHOWN_STATEMENTS = 5
+PRIMES = 4000  # as far as the calibration looks for them
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+# In KiB on Linux, in bytes on macOS.
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
+
+Setup = Generator[None, object, object]
+
+
+class Memory:
+    """The resident memory of this process; where the system does not tell, its peak. 2 us."""
+
+    def __init__(self) -> None:
+        statm = Path("/proc/self/statm")
+        self._file = statm.open("rb", buffering=0) if statm.exists() else None
+
+    def now(self) -> int:
+        if self._file is None:
+            return self.peak()
+        return int(os.pread(self._file.fileno(), 100, 0).split()[1]) * PAGE
+
+    def peak(self) -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+
+
+def calibrate() -> float:
+    """How long this machine takes for a piece of work that is always the same."""
+    return min(_work() for _ in range(3))
+
+
+def _work() -> float:
+    start = perf_counter()
+    primes: list[int] = []
+    for number in range(2, PRIMES):
+        if all(number % prime for prime in primes[:20]):
+            primes.append(number)
+    return perf_counter() - start
+
+
+class Fixture:
+    """What one fixture has cost in this process."""
+
+    __slots__ = ("count", "scope", "seconds")
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        self.count = 0
+        self.seconds = 0.0
+
+
+class Recorder:
+    def __init__(self, imports: ImportTimer) -> None:
+        self.memory = Memory()
+        self.meter = Meter()
+        self.imports = imports
+        self.fixtures: dict[str, Fixture] = {}
+        self.calibrations: list[float] = []
+        self.collection = 0.0
+        self.collected: list[str] = []
+        self.memories: list[int] = []
+        self._nested = [0.0]
+        self._teardown_mark: float | None = None
+        self._new_test()
+
+    def _new_test(self) -> None:
+        self.phases: dict[str, float] = {}
+        self.own_fixtures: dict[str, float] = {}
+        self.shared = 0.0
+        """Seconds in fixtures that other tests use as well."""
+        self.outcome = "passed"
+        COUNTERS.reset()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        start = perf_counter()
+        try:
+            return (yield)
+        finally:
+            self.collection = perf_counter() - start
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected = [item.nodeid for item in session.items]
+        self.imports.stop()
+        self.meter.start()
+        self.calibrations.append(calibrate())
+        self._before = self.memory.now()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Setup:
+        start = perf_counter()
+        self._nested.append(0.0)
+        try:
+            return (yield)
+        finally:
+            taken = perf_counter() - start
+            self._note_fixture(fixturedef, taken - self._nested.pop(), count=1)
+            self._nested[-1] += taken
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        if self._teardown_mark is not None:
+            now = perf_counter()
+            self._note_fixture(fixturedef, now - self._teardown_mark, count=0)
+            self._teardown_mark = now
+
+    def _note_fixture(self, fixturedef: pytest.FixtureDef[Any], seconds: float, count: int) -> None:
+        name = f"{getattr(fixturedef.func, '__module__', '')}:{fixturedef.argname}"
+        fixture = self.fixtures.get(name)
+        if fixture is None:
+            fixture = self.fixtures[name] = Fixture(fixturedef.scope)
+        fixture.count += count
+        fixture.seconds += seconds
+        if fixturedef.scope != "function":
+            self.shared += seconds
+        elif seconds > COSTLY_FIXTURE:
+            self.own_fixtures[name] = self.own_fixtures.get(name, 0.0) + seconds
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        self._teardown_mark = perf_counter()
+        try:
+            return (yield)
+        finally:
+            self._teardown_mark = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        self.phases[call.when] = report.duration
+        self._note_outcome(report)
+        if call.when == "teardown":
+            setattr(report, ATTRIBUTE, self._record(item))
+            self._new_test()
+        return report
+
+    def _note_outcome(self, report: pytest.TestReport) -> None:
+        if hasattr(report, "wasxfail"):
+            self.outcome = "xpassed" if report.passed else "xfailed"
+        elif self.outcome == "passed":
+            self.outcome = report.outcome
+
+    def _record(self, item: pytest.Item) -> dict[str, Any]:
+        memory = self.memory.now()
+        growth, self._before = memory - self._before, memory
+        self.memories.append(memory)
+        record: dict[str, Any] = {
+            "seconds": round(max(sum(self.phases.values()) - self.shared, 0.0), 6),
+            **{phase: round(seconds, 6) for phase, seconds in self.phases.items()},
+            "outcome": self.outcome,
+            "markers": sorted(
+                {mark.name for mark in item.iter_markers()} - {item.stash.get(INFERRED_SPEED, "")}
+            ),
+        }
+        for name in ("isolation", "sql"):
+            if seconds := getattr(COUNTERS, name):
+                record[name] = round(seconds, 6)
+        for name in ("statements", "commits", "requests", "hashes"):
+            if number := getattr(COUNTERS, name):
+                record[name] = number
+        if growth:
+            record["memory"] = growth
+        if self.own_fixtures:
+            costliest = sorted(self.own_fixtures.items(), key=lambda found: -found[1])
+            record["fixtures"] = {name: round(s, 6) for name, s in costliest[:SHOWN_FIXTURES]}
+        if COUNTERS.repeated:
+            record["repeated"] = COUNTERS.costliest_repetitions(SHOWN_STATEMENTS)
+        return record
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.collected:
+            self.calibrations.append(calibrate())
+            self.meter.stop()
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[WORKER_OUTPUT] = self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What this process as a whole has taken."""
+        half = self.memories[len(self.memories) // 2 :]
+        return {
+            "calibration": round(min(self.calibrations, default=0.0), 6),
+            "collection": round(self.collection, 4),
+            "imports": self.imports.slowest(),
+            "memory": self.memory.peak(),
+            "growth": half[-1] - half[0] if half else 0,
+            "fixtures": {
+                name: [fixture.scope, fixture.count, round(fixture.seconds, 6)]
+                for name, fixture in self.fixtures.items()
+            },
+        }
