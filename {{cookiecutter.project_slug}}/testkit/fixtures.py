@@ -25,8 +25,8 @@ from testkit.databases import (
 )
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
+from testkit.performance.bookkeeper import DATABASE
 from testkit.performance.counters import isolating
-from testkit.performance.plugin import DATABASE
 from testkit.tasks import cancel_tasks
 
 SETUP = pytest.StashKey[DatabaseSetup]()

@@ -8,8 +8,8 @@ import os
 
 import pytest
 
+from testkit.performance.bookkeeper import bookkeeper_of
 from testkit.performance.budgets import INFERRED_SPEED, SPEEDS, Budgets
-from testkit.performance.plugin import speed
 
 MARKERS = (
     "slow: takes longer; skipped when SKIP_SLOW_TESTS is `true`",
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     skip_slow = os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true"
     for item in items:
         if not any(item.get_closest_marker(name) for name in SPEEDS):
-            item.stash[INFERRED_SPEED] = speed(config, item.nodeid)
+            item.stash[INFERRED_SPEED] = bookkeeper_of(config).speed(item.nodeid)
             item.add_marker(item.stash[INFERRED_SPEED])
         if skip_slow and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="SKIP_SLOW_TESTS is set"))

@@ -57,6 +57,8 @@ RUN = {
     "growth": "of it, over the second half of the tests",
     "fixtures": "name -> [scope, how often it was set up, seconds]",
     "shard": "`2/5`, or null",
+    "shards": "of a run that was put together from shards: how many seconds each has taken",
+    "elsewhere": "of a shard: the tests that belong to the others",
 }
 TEST = {
     "seconds": "set-up, call and tear-down, without fixtures that other tests share",

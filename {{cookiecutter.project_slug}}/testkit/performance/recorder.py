@@ -16,6 +16,9 @@ from testkit.performance.imports import ImportTimer
 
 ATTRIBUTE = "ledger"  # of the report of a test's tear-down
 WORKER_OUTPUT = "testkit_performance"
+ELSEWHERE = pytest.StashKey[list[str]]()
+"""Tests of the suite that belong to other shards."""
+
 COSTLY_FIXTURE = 0.0005  # seconds
 SHOWN_FIXTURES = 5
 SHOWN_STATEMENTS = 5
@@ -77,7 +80,7 @@ class Recorder:
         self.fixtures: dict[str, Fixture] = {}
         self.calibrations: list[float] = []
         self.collection = 0.0
-        self.collected: list[str] = []
+        self.elsewhere: list[str] = []
         self.memories: list[int] = []
         self._nested = [0.0]
         self._teardown_mark: float | None = None
@@ -99,8 +102,7 @@ class Recorder:
         finally:
             self.collection = perf_counter() - start
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.collected = [item.nodeid for item in session.items]
+    def pytest_collection_finish(self) -> None:
         self.imports.stop()
         self.meter.start()
         self.calibrations.append(calibrate())
@@ -192,9 +194,10 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.collected:
+        if self.calibrations:
             self.calibrations.append(calibrate())
             self.meter.stop()
+        self.elsewhere = session.config.stash.get(ELSEWHERE, [])
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output[WORKER_OUTPUT] = self.summary()
@@ -206,6 +209,7 @@ class Recorder:
             "calibration": round(min(self.calibrations, default=0.0), 6),
             "collection": round(self.collection, 4),
             "imports": self.imports.slowest(),
+            "elsewhere": self.elsewhere,
             "memory": self.memory.peak(),
             "growth": half[-1] - half[0] if half else 0,
             "fixtures": {

@@ -1,0 +1,185 @@
+"""Puts together what all processes of a run report, writes it to the ledger, and judges it."""
+
+import functools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from testkit.performance import ledger as ledgers
+from testkit.performance.budgets import Budgets, are_enforced
+from testkit.performance.ledger import Ledger, LedgerError, Record
+from testkit.performance.recorder import ATTRIBUTE, WORKER_OUTPUT, Recorder
+from testkit.performance.runs import run_of
+
+CONFIRMATIONS = 2  # more runs of a test that is over its budget for the first time
+MOST_CONFIRMED = 100  # tests; so many are not a hiccup
+CONFIRMING = "TESTKIT_CONFIRMS"  # in the environment of these runs
+SPEEDS = "testkit_speeds"  # in the input of workers
+
+DATABASE = pytest.StashKey[str]()
+"""What the tests run on."""
+BOOKKEEPER = pytest.StashKey["Bookkeeper"]()
+
+
+def bookkeeper_of(config: pytest.Config) -> "Bookkeeper":
+    if BOOKKEEPER not in config.stash:
+        config.stash[BOOKKEEPER] = Bookkeeper(config)
+    return config.stash[BOOKKEEPER]
+
+
+class Bookkeeper:
+    """Works where all reports arrive: in the only process, or in the controller of xdist."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.budgets = Budgets.of(config)
+        self.path = config.rootpath / config.getoption("ledger")
+        self.recorder: Recorder | None = None
+        self.records: dict[str, Record] = {}
+        self.workers: list[Record] = []
+        self.remarks: list[str] = []
+        self.excesses: list[str] = []
+        self.worker_start = 0.0
+        self.server = 0.0
+
+    @functools.cached_property
+    def ledger(self) -> Ledger:
+        """What was known before this run."""
+        if self.config.getoption("no_ledger"):
+            return Ledger()
+        try:
+            return ledgers.read(self.path)
+        except ledgers.DamagedLedgerError:
+            return Ledger()  # it is set aside, with a remark, when this run is recorded
+        except LedgerError as error:
+            if are_enforced():
+                raise pytest.UsageError(str(error)) from None
+            self.remarks.append(f"{error} This run is not recorded.")
+            return Ledger()
+
+    @functools.cached_property
+    def slower_than_fast(self) -> dict[str, str]:
+        speeds = {nodeid: self.budgets.speed(s) for nodeid, s in self.ledger.seconds().items()}
+        return {nodeid: speed for nodeid, speed in speeds.items() if speed != "fast"}
+
+    def speed(self, nodeid: str) -> str:
+        speeds = getattr(self.config, "workerinput", {}).get(SPEEDS)
+        if speeds is not None:
+            return str(speeds.get(nodeid, "fast"))
+        if nodeid not in self.ledger:
+            return "fast"
+        return self.budgets.speed(ledgers.fastest(self.ledger.test(nodeid)))
+
+    def pytest_sessionstart(self) -> None:
+        self.start = time.perf_counter()
+        _ = self.ledger
+
+    @pytest.hookimpl(wrapper=True, optionalhook=True)
+    def pytest_xdist_setupnodes(self) -> Generator[None, object, object]:
+        start = time.perf_counter()
+        try:
+            return (yield)
+        finally:
+            self.workers_start = time.perf_counter()
+            self.server = self.workers_start - start
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self) -> None:
+        self.worker_start = time.perf_counter() - self.workers_start
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        output = getattr(node, "workeroutput", {}).get(WORKER_OUTPUT)
+        if output:
+            self.workers.append(output)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        record = getattr(report, ATTRIBUTE, None)
+        if record is not None:
+            self.records[report.nodeid] = record
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.recorder is not None:
+            self.workers.append(self.recorder.summary())
+        if not self.records or not self.workers or self.remarks:
+            return
+        run = self._run(session)
+        try:
+            aside = ledgers.record(self.path, run, self.records)
+            if aside is not None:
+                self.remarks.append(
+                    f"The ledger {self.path} was damaged. It is now {aside}, and a new one begins."
+                )
+            self._judge(run)
+        except LedgerError as error:
+            self.remarks.append(str(error))
+        except OSError as error:
+            self.remarks.append(
+                f"The ledger {self.path} cannot be written: {error.strerror}. "
+                "Choose another file with --ledger, or none with --no-ledger."
+            )
+        if self.excesses and are_enforced() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _run(self, session: pytest.Session) -> Record:
+        return run_of(
+            self.records.values(),
+            self.workers,
+            seconds=round(time.perf_counter() - self.start, 3),
+            complete=self._is_complete(session),
+            database=self.config.stash.get(DATABASE, ""),
+            workers=len(self.workers) if self.recorder is None else 0,
+            server=self.server,
+            worker_start=round(self.worker_start, 4),
+            shard=self.config.getoption("shard", None),
+        )
+
+    def _is_complete(self, session: pytest.Session) -> bool:
+        option = self.config.option
+        chosen = (option.markexpr, option.keyword, option.deselect, option.maxfail, option.shard)
+        lf = self.config.getoption("lf", False) or self.config.getoption("stepwise", False)
+        from_ini = self.config.args_source is not pytest.Config.ArgsSource.ARGS
+        finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        return from_ini and finished and not any(chosen) and not lf
+
+    def _judge(self, run: Record) -> None:
+        now = ledgers.read(self.path)
+        over = self.budgets.exceeded_by(now, self.records)
+        if over and are_enforced() and CONFIRMING not in os.environ:
+            self._confirm(over, now)
+            over = self.budgets.exceeded_by(ledgers.read(self.path), over)
+        self.excesses += over.values()
+        if run["complete"]:
+            alike = [r for r in now.runs if r["complete"] and r["workers"] == run["workers"]]
+            self.excesses += self.budgets.exceeded_by_suite(alike[-ledgers.RECENT :])
+
+    def _confirm(self, nodeids: dict[str, str], known: Ledger) -> None:
+        """Runs tests again of which nothing but this run is known."""
+        new = [nodeid for nodeid in nodeids if len(known.test(nodeid)["history"]) <= CONFIRMATIONS]
+        for _ in range(CONFIRMATIONS if 0 < len(new) <= MOST_CONFIRMED else 0):
+            subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "--ledger", str(self.path), *new],
+                cwd=self.config.rootpath,
+                env=os.environ | {CONFIRMING: "1"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+            )
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.excesses:
+            fails = are_enforced()
+            terminalreporter.section("over budget", red=fails, yellow=not fails)
+            for excess in sorted(self.excesses):
+                terminalreporter.line(excess)
+            terminalreporter.line(
+                "Make them faster, give them another marker, or change the budgets in "
+                f"pyproject.toml{'' if fails else '. In CI, this fails the run'}."
+            )
+        for remark in self.remarks:
+            terminalreporter.line(remark, yellow=True)
