@@ -22,7 +22,7 @@ MARKERS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    budgets = Budgets.of(config)
+    budgets = Budgets.of(config.getini)
     for marker in (
         f"fast: takes at most {budgets.fast:g} s",
         f"medium: takes at most {budgets.medium:g} s",

@@ -18,7 +18,7 @@ from testkit.performance.runs import run_of
 
 CONFIRMATIONS = 2  # more runs of a test that is over its budget for the first time
 MOST_CONFIRMED = 100  # tests; so many are not a hiccup
-CONFIRMING = "TESTKIT_CONFIRMS"  # in the environment of these runs
+MEASURING = "TESTKIT_MEASURES"  # in the environment of runs that others judge
 SPEEDS = "testkit_speeds"  # in the input of workers
 
 DATABASE = pytest.StashKey[str]()
@@ -37,7 +37,7 @@ class Bookkeeper:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.budgets = Budgets.of(config)
+        self.budgets = Budgets.of(config.getini)
         self.path = config.rootpath / config.getoption("ledger")
         self.recorder: Recorder | None = None
         self.records: dict[str, Record] = {}
@@ -116,7 +116,8 @@ class Bookkeeper:
                 self.remarks.append(
                     f"The ledger {self.path} was damaged. It is now {aside}, and a new one begins."
                 )
-            self._judge(run)
+            if MEASURING not in os.environ:
+                self._judge(run)
         except LedgerError as error:
             self.remarks.append(str(error))
         except OSError as error:
@@ -151,7 +152,7 @@ class Bookkeeper:
     def _judge(self, run: Record) -> None:
         now = ledgers.read(self.path)
         over = self.budgets.exceeded_by(now, self.records)
-        if over and are_enforced() and CONFIRMING not in os.environ:
+        if over and are_enforced():
             self._confirm(over, now)
             over = self.budgets.exceeded_by(ledgers.read(self.path), over)
         self.excesses += over.values()
@@ -166,7 +167,7 @@ class Bookkeeper:
             subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "--ledger", str(self.path), *new],
                 cwd=self.config.rootpath,
-                env=os.environ | {CONFIRMING: "1"},
+                env=os.environ | {MEASURING: "1"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
             )

@@ -1,8 +1,9 @@
 """What a test, and the suite, may take. Set in `pyproject.toml`; `INI` lists the names."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,12 @@ class Budgets:
     growth: float
 
     @classmethod
-    def of(cls, config: pytest.Config) -> "Budgets":
-        """The budgets of this project; `pytest.UsageError` when they are impossible."""
-        values = {name.removeprefix("budget_"): _number(config, name) for name in INI}
+    def of(cls, options: Callable[[str], Any]) -> "Budgets":
+        """The budgets of a project, by its `options`, which are those of pytest.
+
+        Raises `pytest.UsageError` when they are impossible.
+        """
+        values = {name.removeprefix("budget_"): _number(name, options(name)) for name in INI}
         budgets = cls(**values)
         if not 0 < budgets.fast < budgets.medium:
             raise pytest.UsageError(
@@ -80,11 +84,10 @@ class Budgets:
                 yield what.format(least, limit)
 
 
-def _number(config: pytest.Config, name: str) -> float:
-    value = config.getini(name)
+def _number(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         number = -1
     if not 0 <= number < float("inf"):
         raise pytest.UsageError(

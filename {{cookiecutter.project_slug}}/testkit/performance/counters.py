@@ -1,5 +1,6 @@
 """What the present test has done: statements, commits, requests, hashes, isolation."""
 
+import asyncio
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ CHEAP_ARGON2 = 1024  # passes over a KiB of memory; production has 196,608
 CHEAP_BCRYPT = 8  # rounds, as a power of two; production has 12
 
 
+Shape = tuple[int, int, str]
+"""A statement, the number of the request that it belongs to, and the task: there may be many at once."""
+
+
 class Counters:
     __slots__ = (
         "commits",
@@ -38,14 +43,13 @@ class Counters:
     def reset(self) -> None:
         self.statements = self.commits = self.requests = self.hashes = 0
         self.sql = self.isolation = 0.0
-        self.shapes: set[tuple[int, str]] = set()
-        """Statements of each request."""
-        self.repeated: dict[tuple[int, str], list[Any]] = {}
+        self.shapes: set[Shape] = set()
+        self.repeated: dict[Shape, list[Any]] = {}
         """Those that came up again: how often, and from where."""
 
     def note(self, statement: str) -> None:
         self.statements += 1
-        shape = (self.requests, statement)
+        shape = (self.requests, _current_task(), statement)
         if shape not in self.shapes:
             self.shapes.add(shape)
         elif shape in self.repeated:
@@ -56,10 +60,17 @@ class Counters:
     def costliest_repetitions(self, count: int) -> list[list[Any]]:
         """`[times, statement, place]`, for each statement of its worst request."""
         worst: dict[str, list[Any]] = {}
-        for (_, statement), (times, place) in self.repeated.items():
+        for (_, _, statement), (times, place) in self.repeated.items():
             if times > worst.get(statement, [1])[0]:
                 worst[statement] = [times, " ".join(statement.split())[:LONGEST_STATEMENT], place]
         return sorted(worst.values(), key=lambda found: -found[0])[:count]
+
+
+def _current_task() -> int:
+    try:
+        return id(asyncio.current_task())
+    except RuntimeError:  # sync code
+        return 0
 
 
 COUNTERS = Counters()

@@ -134,8 +134,8 @@ def run(tmp_path: Path) -> Run:
         for plugin in ("tests.conftest", "no:randomly"):
             command += ["-p", plugin]
         return subprocess.run(
-            # Without the cache, so that these runs leave nothing in the developer's.
-            [*command, "-p", "no:cacheprovider", *options, str(module)],
+            # These runs leave nothing in the developer's cache and ledger.
+            [*command, "-p", "no:cacheprovider", "--no-ledger", *options, str(module)],
             cwd=cwd,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
             capture_output=True,
