@@ -66,6 +66,7 @@ TEST = {
     **dict.fromkeys(("statements", "commits", "requests", "hashes"), "as in a run"),
     "memory": "growth of the process's resident memory",
     "fixtures": "the costliest ones: name -> seconds",
+    "lines": "with `--ledger-memory`: [bytes, place] that allocated most of what is still there",
     "repeated": "[times, statement, place] of statements that came up again within one request",
     "outcome": "`passed`, `failed`, `skipped`, `xfailed`, `xpassed`",
 }

@@ -21,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=LEDGER,
         help="the file that keeps what the tests have cost (default: %(default)s)",
     )
+    group.addoption(
+        "--ledger-memory",
+        action="store_true",
+        help="trace which lines allocate the memory that tests keep; several times slower",
+    )
     for name, (default, description) in INI.items():
         parser.addini(name, description, default=default)
 
@@ -33,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_controller or config.getoption("no_ledger") or config.option.collectonly:
         IMPORTS.stop()
     else:
-        bookkeeper.recorder = Recorder(IMPORTS)
+        bookkeeper.recorder = Recorder(IMPORTS, traces_memory=config.getoption("ledger_memory"))
         config.pluginmanager.register(bookkeeper.recorder, "testkit-recorder")
     if not is_worker and not config.option.collectonly:
         config.pluginmanager.register(bookkeeper, "testkit-bookkeeper")

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from testkit.call_site import relative
 from testkit.performance.budgets import INFERRED_SPEED
 from testkit.performance.counters import COUNTERS, Meter
 from testkit.performance.imports import ImportTimer
@@ -22,6 +24,8 @@ ELSEWHERE = pytest.StashKey[list[str]]()
 COSTLY_FIXTURE = 0.0005  # seconds
 SHOWN_FIXTURES = 5
 SHOWN_STATEMENTS = 5
+SHOWN_LINES = 5
+UNTRACED = ("_pytest/*", "pluggy/*", "testkit/performance/*", "tracemalloc.py")
 PRIMES = 4000  # as far as the calibration looks for them
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -61,6 +65,15 @@ def _work() -> float:
     return perf_counter() - start
 
 
+def allocations() -> list[list[Any]]:
+    """`[bytes, place]` of what was allocated since tracing began, and is still there."""
+    ours = tracemalloc.take_snapshot().filter_traces(
+        [tracemalloc.Filter(inclusive=False, filename_pattern=f"*/{name}") for name in UNTRACED]
+    )
+    found = ours.statistics("lineno")[:SHOWN_LINES]
+    return [[s.size, f"{relative(s.traceback[0].filename)}:{s.traceback[0].lineno}"] for s in found]
+
+
 class Fixture:
     """What one fixture has cost in this process."""
 
@@ -73,7 +86,8 @@ class Fixture:
 
 
 class Recorder:
-    def __init__(self, imports: ImportTimer) -> None:
+    def __init__(self, imports: ImportTimer, *, traces_memory: bool = False) -> None:
+        self.traces_memory = traces_memory
         self.memory = Memory()
         self.meter = Meter()
         self.imports = imports
@@ -107,6 +121,8 @@ class Recorder:
         self.meter.start()
         self.calibrations.append(calibrate())
         self._before = self.memory.now()
+        if self.traces_memory:
+            tracemalloc.start()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
@@ -188,12 +204,17 @@ class Recorder:
         if self.own_fixtures:
             costliest = sorted(self.own_fixtures.items(), key=lambda found: -found[1])
             record["fixtures"] = {name: round(s, 6) for name, s in costliest[:SHOWN_FIXTURES]}
+        if self.traces_memory:
+            record["lines"] = allocations()
+            tracemalloc.clear_traces()
         if COUNTERS.repeated:
             record["repeated"] = COUNTERS.costliest_repetitions(SHOWN_STATEMENTS)
         return record
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.traces_memory:
+            tracemalloc.stop()
         if self.calibrations:
             self.calibrations.append(calibrate())
             self.meter.stop()

@@ -12,7 +12,7 @@ BAR = 24  # characters
 def seconds(value: float) -> str:
     if value >= 1:
         return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
-    return f"{value * 1000:.3g} ms" if value >= 0.0001 else "0 ms"
+    return f"{value * 1000:.3g} ms" if value >= 0.001 else f"{value * 1000:.2g} ms"
 
 
 def mib(value: int) -> str:

@@ -1,0 +1,73 @@
+"""The SQL of a test with its query plans: `pytest -p testkit.performance.diagnosis.explain`.
+
+A statement is explained before it is executed, by the database in use and with the test's own rows,
+so that the plans are those of a small database: look for tables that are scanned, not for costs.
+"""
+
+from collections.abc import Generator
+from time import perf_counter
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from testkit.call_site import call_site
+from testkit.performance.counters import SAVEPOINTS
+
+COMMANDS = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}
+EXPLAINABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES")
+
+lines: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    lines.append(item.nodeid)
+    event.listen(Engine, "before_cursor_execute", _explain)
+    event.listen(Engine, "after_cursor_execute", _note_time)
+    try:
+        return (yield)
+    finally:
+        event.remove(Engine, "before_cursor_execute", _explain)
+        event.remove(Engine, "after_cursor_execute", _note_time)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("SQL and query plans")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def _explain(
+    connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+) -> None:
+    if statement.startswith(SAVEPOINTS):
+        return
+    lines.append(f"\n  {call_site()}")
+    lines.extend(f"    {line}" for line in statement.splitlines())
+    if statement.lstrip().upper().startswith(EXPLAINABLE):
+        lines.extend(f"      {step}" for step in _plan(connection, statement, parameters, many))
+    if context is not None:
+        context.testkit_explain_start = perf_counter()
+
+
+def _note_time(
+    _connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
+) -> None:
+    if hasattr(context, "testkit_explain_start"):
+        lines.append(f"      {(perf_counter() - context.testkit_explain_start) * 1000:.2f} ms")
+
+
+def _plan(connection: Connection, statement: str, parameters: Any, many: bool) -> list[str]:
+    # On the driver's cursor: through SQLAlchemy this would be a statement of the test.
+    cursor: Any = connection.connection.cursor()
+    try:
+        cursor.execute(
+            f"{COMMANDS[connection.dialect.name]} {statement}",
+            parameters[0] if many else parameters,
+        )
+        return [str(row[-1]) for row in cursor.fetchall()]
+    except connection.dialect.loaded_dbapi.Error as error:
+        return [f"no plan: {error}"]
+    finally:
+        cursor.close()

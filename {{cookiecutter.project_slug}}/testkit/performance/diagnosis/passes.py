@@ -1,0 +1,29 @@
+"""Runs the selected tests several times in one process, each time in another order."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+
+def run_passes(
+    session: pytest.Session, passes: int, after_each: Callable[[int], None] = lambda number: None
+) -> None:
+    """Takes the place of pytest's loop. What all tests share is set up once."""
+    if session.testsfailed and not session.config.option.continue_on_collection_errors:
+        raise session.Interrupted(f"{session.testsfailed} errors during collection")
+    order = list(session.items)
+    generator = random.Random(0)  # noqa: S311  # the same orders every time
+    for number in range(passes):
+        following = list(order)
+        generator.shuffle(following)
+        for item, next_in_order in zip(order, [*order[1:], None], strict=True):
+            nextitem: pytest.Item | pytest.Collector | None = next_in_order
+            if nextitem is None and number + 1 < passes:
+                # Of a test that follows itself, only what it shares with others may stay.
+                nextitem = following[0] if following[0] is not item else item.parent
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            if session.shouldfail or session.shouldstop:
+                raise session.Interrupted(session.shouldfail or session.shouldstop)
+        after_each(number)
+        order = following
