@@ -98,7 +98,9 @@ def merge(paths: list[Path], output: Path) -> bool:
     output.parent.mkdir(parents=True, exist_ok=True)
     ledger.write(output, merged)
     say(f"{len(paths)} shards, {run_of_all['tests']:,} tests, each of them once: {output}")
-    return False
+    excesses = list(budgets().exceeded_by_suite([run_of_all]))
+    say(*excesses)
+    return bool(excesses)
 
 
 def existing(path: Path) -> Ledger:

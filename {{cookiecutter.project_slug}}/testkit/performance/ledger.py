@@ -54,7 +54,7 @@ RUN = {
     "requests": "sent through httpx",
     "hashes": "of passwords, at the cost of production",
     "memory": "resident, at its peak, of the largest process that ran tests",
-    "growth": "of it, over the second half of the tests",
+    "growth": "of it, without the 5 % of the tests that grew most and the 5 % that grew least",
     "fixtures": "name -> [scope, how often it was set up, seconds]",
     "shard": "`2/5`, or null",
     "shards": "of a run that was put together from shards: how many seconds each has taken",

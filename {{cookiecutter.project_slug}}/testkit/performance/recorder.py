@@ -1,7 +1,9 @@
 """Measures the tests of one process. What it finds out travels with the reports of the tests."""
 
+import math
 import os
 import resource
+import statistics
 import sys
 import tracemalloc
 from collections.abc import Generator
@@ -25,6 +27,7 @@ COSTLY_FIXTURE = 0.0005  # seconds
 SHOWN_FIXTURES = 5
 SHOWN_STATEMENTS = 5
 SHOWN_LINES = 5
+EXTREMES = 0.05  # of the tests, those that grew most and those that grew least
 UNTRACED = ("_pytest/*", "pluggy/*", "testkit/performance/*", "tracemalloc.py")
 PRIMES = 4000  # as far as the calibration looks for them
 
@@ -65,6 +68,13 @@ def _work() -> float:
     return perf_counter() - start
 
 
+def steady_growth(growths: list[int]) -> int:
+    """What the tests have added to the memory, without the few that loaded or freed much at once."""
+    extremes = math.ceil(len(growths) * EXTREMES)
+    kept = sorted(growths)[extremes : len(growths) - extremes]
+    return round(statistics.fmean(kept) * len(growths)) if kept else 0
+
+
 def allocations() -> list[list[Any]]:
     """`[bytes, place]` of what was allocated since tracing began, and is still there."""
     ours = tracemalloc.take_snapshot().filter_traces(
@@ -95,7 +105,7 @@ class Recorder:
         self.calibrations: list[float] = []
         self.collection = 0.0
         self.elsewhere: list[str] = []
-        self.memories: list[int] = []
+        self.growths: list[int] = []
         self._nested = [0.0]
         self._teardown_mark: float | None = None
         self._new_test()
@@ -184,7 +194,7 @@ class Recorder:
     def _record(self, item: pytest.Item) -> dict[str, Any]:
         memory = self.memory.now()
         growth, self._before = memory - self._before, memory
-        self.memories.append(memory)
+        self.growths.append(growth)
         record: dict[str, Any] = {
             "seconds": round(max(sum(self.phases.values()) - self.shared, 0.0), 6),
             **{phase: round(seconds, 6) for phase, seconds in self.phases.items()},
@@ -225,14 +235,13 @@ class Recorder:
 
     def summary(self) -> dict[str, Any]:
         """What this process as a whole has taken."""
-        half = self.memories[len(self.memories) // 2 :]
         return {
             "calibration": round(min(self.calibrations, default=0.0), 6),
             "collection": round(self.collection, 4),
             "imports": self.imports.slowest(),
             "elsewhere": self.elsewhere,
             "memory": self.memory.peak(),
-            "growth": half[-1] - half[0] if half else 0,
+            "growth": steady_growth(self.growths),
             "fixtures": {
                 name: [fixture.scope, fixture.count, round(fixture.seconds, 6)]
                 for name, fixture in self.fixtures.items()

@@ -53,7 +53,7 @@ def table(overview: Overview) -> Iterator[str]:
     run = overview.run
     yield ""
     yield (
-        f"Memory: {mib(run['memory'])} at its peak, {mib(run['growth'])} more in the second half. "
+        f"Memory: {mib(run['memory'])} at its peak, of which the tests added {mib(run['growth'])} steadily. "
         f"Password hashes at production cost: {run['hashes']}."
     )
     yield f"Over budget: {len(overview.over_budget) or 'none'}."
