@@ -11,6 +11,7 @@ ratios within one run.
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.report import Row, write_report
@@ -52,16 +53,17 @@ def isolation_cases(project: str, prefix: str) -> tuple[Case, ...]:
 ISOLATION = (
     Case("bare", "bare.py", bare=True),
     *isolation_cases("sqlite", ""),
-    Case("create_and_drop", "test_peers.py::test_create_and_drop", count=30),
 )
 POSTGRESQL = (
     *isolation_cases("postgresql", ""),
     *isolation_cases("222 tables", "222 "),
-    *(
-        Case(peer, f"test_peers.py::test_{peer}", count=30, project="postgresql")
-        for peer in ("create_and_drop", "truncate", "clone")
-    ),
 )
+# What the ways of isolating a test that others use should cost at least, in terms of `rollback`.
+PEERS = {
+    "sqlite": {"create_and_drop": -100},
+    "postgresql": {"create_and_drop": -100, "truncate": -10, "clone": -10},
+}
+SHARDS = 8
 REQUESTS = (
     Case("inline", "test_requests.py::test_two_requests"),
     Case("inline_committed", "test_requests.py::test_two_committed_requests"),
@@ -166,7 +168,6 @@ class Bench:
         empty = ms["empty"]
         rollback = ms["rollback"] - empty
         committed = ms["committed"] - empty
-        naive = ms["create_and_drop"] - empty
         return [
             Row("An empty async test, pytest and pytest-asyncio alone", ms["bare"], "ms"),
             Row("An empty async test in the generated project", empty, "ms"),
@@ -174,7 +175,39 @@ class Bench:
             *added("`session`, `committed`", committed, "the empty test", empty, 1),
             *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
             *added("a committed row, `committed`", ms["row_committed"] - empty, "", empty),
-            *added("create_all and drop_all", naive, "`rollback`", rollback, -100),
+            *self.comparison("sqlite"),
+        ]
+
+    def comparison(self, project: str) -> list[Row]:
+        """What the generated project's own `make bench` finds, with the tables of the benchmark."""
+        self.say(f"comparing ways of isolating a test, {project}")
+        program = (
+            "import json\n"
+            "from testkit.performance.comparison.__main__ import STRATEGIES, compare\n"
+            f"print(json.dumps([STRATEGIES, compare({self.rounds})]))"
+        )
+        output = subprocess.run(
+            [self.path(project) / ".venv/bin/python", "-c", program],
+            cwd=self.path(project),
+            env=os.environ
+            | {"PYTHONDONTWRITEBYTECODE": "", "PYTEST_ADDOPTS": "-p tests.benchmark.tables"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        strategies, seconds = json.loads(output)
+        unit = seconds["rollback"]
+        return [
+            Row(
+                f"What {strategies[name][0]} adds to a test",
+                value * 1000,
+                "ms",
+                value / unit,
+                "`rollback`",
+                PEERS[project].get(name),
+            )
+            for name, value in seconds.items()
+            if name != "no_database"
         ]
 
     def postgresql(self) -> list[Row]:
@@ -195,12 +228,7 @@ class Bench:
         for name in ("rollback", "committed"):
             cost = ms[f"222 row_{name}"] - many
             rows += added(f"a committed row, `{name}`, 222 tables", cost, "", many)
-        for peer, name, limit in (
-            ("create_and_drop", "create_all and drop_all", -100),
-            ("truncate", "a TRUNCATE of all tables", -10),
-            ("clone", "a clone of the template, and an engine", -10),
-        ):
-            rows += added(name, ms[peer] - empty, "`rollback`", rollback, limit)
+        rows += self.comparison("postgresql")
         return [row.on("PostgreSQL") for row in [*rows, *self.worker_start()]]
 
     def worker_start(self) -> list[Row]:
@@ -315,23 +343,28 @@ class Bench:
         return [*sqlite, *(row.on("PostgreSQL") for row in self.ten_thousand("postgresql"))]
 
     def ten_thousand(self, project: str) -> list[Row]:
-        """10,000 tests of two requests, on two workers."""
-        rows = []
-        case = Case("many", "test_requests.py::test_two_requests", 10_000)
-        workers = ("-n", "2", "--dist", "worksteal")
-        for name, options in (("in one process", ()), ("on two workers", workers)):
+        """10,000 tests of two requests, in one process and as `make test` runs them."""
+        rows, seconds = [], []
+        case = Case("many", "test_requests.py::test_two_requests", 10_000, project=project)
+        for name, options in (
+            ("in one process", ()),
+            ("as `make test` runs them", ("-n", "auto", "--dist", "worksteal")),
+        ):
             self.say(f"10,000 tests {name}, {project}")
             start = time.perf_counter()
-            figures = self.measure(Case(case.name, case.select, case.count, options, project))
-            rows.append(
-                Row(
-                    f"10,000 such tests {name}",
-                    time.perf_counter() - start,
-                    "s",
-                    limit=60 if options else None,
-                )
-            )
+            figures = self.measure(replace(case, options=options))
+            seconds.append(time.perf_counter() - start)
+        ledger = self.path(project) / ".performance" / "ledger.jsonl"
         rows += [
+            Row("10,000 such tests in one process", seconds[0], "s"),
+            Row(
+                "10,000 such tests as `make test` runs them",
+                seconds[1],
+                "s",
+                seconds[0] / seconds[1],
+                "as fast",
+                -1.6,
+            ),
             Row(
                 "Growth of a worker's memory in that time",
                 max(f["growth"] for f in figures if f["worker"]) / MIB,
@@ -344,8 +377,103 @@ class Bench:
                 "MiB",
                 limit=500,
             ),
+            Row("The ledger of them", ledger.stat().st_size / MIB, "MiB"),
         ]
         return rows
+
+    def ledger(self) -> list[Row]:
+        """What measuring costs: processor time of whole runs, with and without, in turns."""
+        case = Case("ledger", "test_requests.py::test_two_requests")
+        cpu: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(2 * self.rounds):
+            for measured in (True, False):
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                self.measure(replace(case, options=() if measured else ("--no-ledger",)))
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                cpu[measured].append(
+                    after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                )
+        on, off = statistics.median(cpu[True]), statistics.median(cpu[False])
+        return [Row("1,000 such tests with the ledger", on, "s", on / off, "without it", 1.03)]
+
+    def workers(self) -> list[Row]:
+        """What `-n auto` chooses, against the best of 0, 1 and 2 workers."""
+        rows = []
+        for count in (10, 100, 1_000, 10_000):
+            self.say(f"{count:,} tests with 0, 1, 2 and auto workers")
+            case = Case("workers", "test_requests.py::test_two_requests", count)
+            seconds: dict[str, list[float]] = defaultdict(list)
+            for number in range(1 if count > 1_000 else self.rounds):
+                for workers in ("2", "0", "1", "auto"):
+                    start = time.perf_counter()
+                    self.measure(replace(case, options=("-n", workers, "--dist", "worksteal")))
+                    seconds[workers].append(time.perf_counter() - start)
+                self.say(f"round {number + 1}: {dict(seconds)}")
+            medians = {workers: statistics.median(values) for workers, values in seconds.items()}
+            chosen = medians.pop("auto")
+            best = min(medians, key=lambda workers: medians[workers])
+            rows.append(
+                Row(
+                    f"{count:,} tests with `-n auto`",
+                    chosen,
+                    "s",
+                    chosen / medians[best],
+                    f"`-n {best}`, the best of 0, 1 and 2",
+                    1.1,
+                )
+            )
+        return rows
+
+    def shards(self) -> list[Row]:
+        """10,000 tests in eight shards at the same time, each a process with its own database."""
+        self.say(f"10,000 tests in {SHARDS} shards")
+        results = self.directory / "results.jsonl"
+        python = self.path("sqlite") / ".venv" / "bin" / "python"
+        plain = ("-q", "-p", "no:cov", "tests/benchmark/test_requests.py::test_two_requests")
+        folder = self.directory / "shards"
+        folder.mkdir()
+        processes = []
+        for shard in range(1, SHARDS + 1):
+            shutil.copy(
+                self.path("sqlite") / ".performance/ledger.jsonl", folder / f"{shard}.jsonl"
+            )
+            options = (f"--shard={shard}/{SHARDS}", "--ledger", str(folder / f"{shard}.jsonl"))
+            processes.append(
+                subprocess.Popen(
+                    [python, "-m", "pytest", *plain, *options],
+                    cwd=self.path("sqlite"),
+                    env=os.environ
+                    | {
+                        "PYTHONDONTWRITEBYTECODE": "",
+                        "BENCHMARK": str(results),
+                        "TESTS": "10000",
+                    },
+                    stdout=subprocess.DEVNULL,
+                )
+            )
+        codes = [process.wait() for process in processes]
+        if any(codes):
+            sys.exit("A shard has failed.")
+        files = sorted(str(path) for path in folder.glob("*.jsonl"))
+        merged = folder / "all"
+        self.command(
+            python, "-m", "testkit.performance", "merge", "--ledger", merged, *files
+        )  # fails when a test ran twice or never
+        runs = [
+            json.loads(line) for line in merged.read_text().splitlines()[1:] if '"run"' in line[:8]
+        ]
+        seconds = list(runs[-1]["shards"].values())
+        mean = statistics.fmean(seconds)
+        return [
+            Row(
+                f"10,000 such tests, the longest of {SHARDS} shards at the same time",
+                max(seconds),
+                "s",
+                max(seconds) / mean,
+                "the mean",
+                1.1,
+            )
+        ]
 
     def startup(self) -> list[Row]:
         alone: list[float] = []
@@ -386,7 +514,10 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is run")
     parser.add_argument("--write", action="store_true", help="put table and chart into the README")
-    parts = ("smoke", "startup", "hashing", "isolation", "postgresql", "requests", "many")
+    parts = (
+        *("smoke", "startup", "hashing", "isolation", "postgresql", "requests"),
+        *("ledger", "many", "workers", "shards"),
+    )
     parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
     arguments = parser.parse_args()
 
@@ -402,7 +533,7 @@ def main() -> None:
         if "hashing" in chosen:
             rows += bench.hashing()
         bench.add_tables_and_tests()
-        for part in ("isolation", "postgresql", "requests", "many"):
+        for part in parts[3:]:
             if part in chosen:
                 rows += getattr(bench, part)()
     write_report(rows, into_readme=arguments.write)

@@ -150,6 +150,8 @@ def installed_copy_of_each(copy_of_each: Project) -> Project:
 
 def copy_of(original: Project, path: Path) -> Project:
     shutil.copytree(
-        original.path, path, ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__")
+        original.path,
+        path,
+        ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__", ".performance"),
     )
     return Project(path, original.venv, original.database)

@@ -252,11 +252,13 @@ def wait_for(url: str, status: str) -> None:
 class TestReadme:
     def test_examples_of_tests_work(self, copy_of_each: Project) -> None:
         project = copy_of_each
-        (example,) = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)
-        (project.path / "tests" / "test_readme.py").write_text(example)
+        examples = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)
+        modules = [f"tests/test_readme_{number}.py" for number in range(len(examples))]
+        for module, example in zip(modules, examples, strict=True):
+            (project.path / module).write_text(example)
 
-        assert "4 passed" in project.pytest("tests/test_readme.py").stdout
-        run(project.venv / "bin" / "mypy", "tests/test_readme.py", cwd=project.path)
+        assert "5 passed" in project.pytest(*modules).stdout
+        run(project.venv / "bin" / "mypy", *modules, cwd=project.path)
 
     def test_example_domain_can_be_removed_in_one_step(self, copy_of_each: Project) -> None:
         project = copy_of_each

@@ -232,7 +232,7 @@ def test_workflow_is_careful(generated: dict[str, Path], database: str) -> None:
         assert job["timeout-minutes"]
         for step in job["steps"]:
             if "uses" in step:
-                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+                assert re.fullmatch(r"[\w-]+(/[\w-]+){1,2}@[0-9a-f]{40}", step["uses"])
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
 

@@ -51,18 +51,21 @@ class Sender:
         self._send = send
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._events: list[Event] = []
+        # xdist answers requests for tests in a thread of its own.
+        self._lock = threading.Lock()
         self._written = threading.Event()
         threading.Thread(target=self._announce, daemon=True).start()
 
     def __call__(self, name: str, **kwargs: Any) -> None:
-        if name not in BATCHED:
-            self._write()
-            self._send(name, **kwargs)
-            return
-        self._events.append((name, kwargs))
-        # The report of a failure is shown at once, and may be what stops the run.
-        if name == LAST or (name == "testreport" and kwargs["data"]["outcome"] == "failed"):
-            self._write()
+        with self._lock:
+            if name not in BATCHED:
+                self._write()
+                self._send(name, **kwargs)
+                return
+            self._events.append((name, kwargs))
+            # The report of a failure is shown at once, and may be what stops the run.
+            if name == LAST or (name == "testreport" and kwargs["data"]["outcome"] == "failed"):
+                self._write()
 
     def _write(self) -> None:
         if not self._events:

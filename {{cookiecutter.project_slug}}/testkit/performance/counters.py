@@ -47,6 +47,17 @@ class Counters:
         self.repeated: dict[Shape, list[Any]] = {}
         """Those that came up again: how often, and from where."""
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens meanwhile does not count."""
+        earlier = [(name, getattr(self, name)) for name in self.__slots__]
+        self.reset()
+        try:
+            yield
+        finally:
+            for name, value in earlier:
+                setattr(self, name, value)
+
     def note(self, statement: str) -> None:
         self.statements += 1
         shape = (self.requests, _current_task(), statement)

@@ -1,9 +1,10 @@
 """Compares the suite with a baseline: has anything become slower?
 
 Times are medians of several runs, in one process and one order, in units of a calibration that is
-measured in each run: a slower machine, or a busy one, makes both longer. Whatever seems slower is
-run again, alone, and counts only if the fastest of these runs is slower as well. Numbers of SQL
-statements and set-ups need no such care.
+measured in each run: a slower machine, or a busy one, makes both longer. When something seems slower,
+all is run again, and it counts only if the fastest of these runs is slower as well. (All, since the
+first test that uses something often pays for others.) Numbers of SQL statements and set-ups need no
+such care.
 """
 
 import json
@@ -24,9 +25,9 @@ from testkit.performance.ledger import Ledger, Record
 VERSION = 1
 BASELINE_RUNS = 5
 CHECK_RUNS = 3
-CONFIRMING_RUNS = 5
+CONFIRMING_RUNS = 3
 TOLERANCE = 1.2
-FLOOR = 0.02  # seconds that a test may become slower in any case
+FLOOR = 0.01  # seconds that a test may become slower in any case
 SHARED_FLOOR = 0.1  # the same for a fixture that several tests share
 PHASES = ("setup", "call", "teardown")
 SCOPES = ("function", "class", "module", "package", "session")
@@ -176,16 +177,14 @@ def check(path: Path, arguments: Sequence[str]) -> tuple[list[str], str]:
         nodeid for nodeid in common if _is_slower(base, now, nodeid, now.median(nodeid, "seconds"))
     ]
     if slower:
-        again = measure(CONFIRMING_RUNS, slower)
+        again = measure(CONFIRMING_RUNS, arguments)
         slower = [
             nodeid for nodeid in slower if _is_slower(base, again, nodeid, again.fastest(nodeid))
         ]
         now.tests |= {nodeid: again.tests[nodeid] for nodeid in slower}
     more = [nodeid for nodeid in common if _needs_more_statements(base, now, nodeid)]
     found = [_explain(base, now, nodeid) for nodeid in dict.fromkeys([*slower, *more])]
-    found += _slower_fixtures(
-        base, now, of_all_tests=len(common) == len(base.tests) == len(now.tests)
-    )
+    found += _slower_fixtures(base, now, is_whole=len(common) == len(base.tests) == len(now.tests))
     new = len(now.tests) - len(common)
     line = (
         f"{len(common)} tests compared, {CHECK_RUNS} runs; a fixed piece of work takes "
@@ -237,7 +236,7 @@ def _explain(base: Sample, now: Sample, nodeid: str) -> str:
     return "\n".join(lines)
 
 
-def _slower_fixtures(base: Sample, now: Sample, *, of_all_tests: bool) -> Iterator[str]:
+def _slower_fixtures(base: Sample, now: Sample, *, is_whole: bool) -> Iterator[str]:
     before, after = base.fixtures(), now.fixtures()
     for name in before.keys() & after.keys():
         scope, count, units = after[name]
@@ -249,7 +248,7 @@ def _slower_fixtures(base: Sample, now: Sample, *, of_all_tests: bool) -> Iterat
                 f"fixture {name}: {seconds}\n"
                 f"  set up {count} times, was {earlier_count}: its scope is {scope}, was {earlier_scope}"
             )
-        elif of_all_tests and scope != "function" and taken > took * TOLERANCE + SHARED_FLOOR:
+        elif is_whole and scope != "function" and taken > took * TOLERANCE + SHARED_FLOOR:
             yield f"fixture {name}: {seconds}"
 
 

@@ -1,0 +1,36 @@
+"""Helpers for tests of `testkit/performance`, which is tried from outside, as a user would."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from tests.conftest import Project
+
+LEDGER = ".performance/ledger.jsonl"
+INNER = "tests/test_inner.py"
+
+
+@dataclass
+class Ledger:
+    """What is in the file, read by its documentation alone."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def write_tests(project: Project, source: str, name: str = INNER) -> None:
+    (project.path / name).write_text(dedent(source))
+
+
+def ledger_of(project: Project, path: str | Path = LEDGER) -> Ledger:
+    header, *lines = (project.path / path).read_text().splitlines()
+    assert json.loads(header) == {"ledger": 1}
+    ledger = Ledger()
+    for line in map(json.loads, lines):
+        if "test" in line:
+            ledger.tests[line["test"]] = line
+        else:
+            ledger.runs.append(line)
+    return ledger

@@ -1,0 +1,152 @@
+"""Answers to single questions, asked by their Make targets."""
+
+import re
+
+import pytest
+
+from tests.conftest import Project, copy_of
+from tests.performance.conftest import INNER, write_tests
+
+ONE = "tests/products/test_products.py::TestList::test_goes_page_by_page"
+
+
+@pytest.fixture
+def ready(copy_of_each: Project) -> Project:
+    """A copy that can use `make`."""
+    (copy_of_each.path / ".venv").symlink_to(copy_of_each.venv)
+    return copy_of_each
+
+
+@pytest.fixture
+def ready_sqlite(sqlite_project: Project, tmp_path: object) -> Project:
+    project = copy_of(sqlite_project, tmp_path / "my-service")  # type: ignore[operator]
+    (project.path / ".venv").symlink_to(project.venv)
+    return project
+
+
+def test_profile(ready: Project) -> None:
+    write_tests(
+        ready,
+        """
+        import asyncio
+        import time
+
+        def busy():
+            end = time.perf_counter() + 0.2
+            while time.perf_counter() < end:
+                pass
+
+        async def test_busy(client):
+            await client.get("/api/v1/products")
+            busy()
+        """,
+    )
+
+    output = ready.make("profile", f"T={INNER}::test_busy").stdout
+
+    assert f"{INNER}::test_busy" in output
+    assert re.search(r"0\.[12]\d* .*busy .*test_inner\.py", output)
+
+
+def test_explain(ready: Project) -> None:
+    output = ready.make("explain", f"T={ONE}").stdout
+
+    assert "app/products/repository.py:" in output
+    assert "FROM products ORDER BY products.id" in output
+    plan = {"sqlite": "SCAN products", "postgresql": "Aggregate  (cost="}[ready.database]
+    assert plan in output
+    assert re.search(r"\d\.\d\d ms", output)
+    assert "SAVEPOINT" not in output
+    assert "1 passed" in output
+
+
+def test_leaks(ready: Project) -> None:
+    write_tests(
+        ready,
+        """
+        KEPT = []
+
+        class Leaked:
+            pass
+
+        async def test_leaks(client):
+            await client.get("/api/v1/products")
+            KEPT.extend(Leaked() for _ in range(100))
+            KEPT.append(bytearray(5_000_000))
+        """,
+    )
+
+    output = ready.make("leaks", f"T={INNER} tests/users").stdout
+
+    assert "100 more of tests.test_inner.Leaked" in output
+    assert re.search(rf"488\d\.\d KiB in \d+ objects? from {INNER}:10", output)
+    resident = re.search(r"resident memory: \+([\d,]+) KiB", output)
+    assert resident
+    assert int(resident[1].replace(",", "")) > 4000
+
+
+def test_flaky(ready: Project) -> None:
+    write_tests(
+        ready,
+        """
+        from itertools import count
+
+        numbers = count()
+
+        async def test_flaky(session):
+            assert next(numbers) % 4 != 3, "every fourth time"
+
+        def test_sound():
+            pass
+        """,
+    )
+
+    result = ready.make("flaky", f"T={INNER}", "N=20", check=False)
+    alone = ready.make("flaky", f"T={ONE}", "N=7")
+
+    assert result.returncode != 0
+    assert f"{INNER}::test_flaky failed 5 of 20 times" in result.stdout
+    assert "5 x call: AssertionError: every fourth time" in result.stdout
+    assert "none: 1 tests passed 7 times each" in alone.stdout
+    wrong = ready.make("flaky", f"T={ONE}", "N=0", check=False)
+    assert "--times is the number of runs of each test: write 1 or more" in wrong.stdout
+
+
+def test_changed(ready_sqlite: Project) -> None:
+    project = ready_sqlite
+    everything = project.make("test-changed", "T=tests/users tests/products").stdout
+    nothing = project.make("test-changed", "T=tests/users tests/products").stdout
+    project.edit(
+        "app/products/repository.py",
+        "        await self.session.delete(product)\n",
+        "        await self.session.delete(product)\n        assert product\n",
+    )
+    something = project.make("test-changed", "T=tests/users tests/products").stdout
+
+    assert int(passed(everything)) > 70
+    assert passed(nothing) == "0"
+    assert 0 < int(passed(something)) < 40
+
+
+def passed(output: str) -> str:
+    found = re.search(r"(\d+) passed", output)
+    return found[1] if found else "0"
+
+
+def test_comparison(ready: Project) -> None:
+    output = ready.run("python", "-m", "testkit.performance.comparison", "--rounds", "1").stdout
+
+    ratios = dict(re.findall(r"^\| (.*?) \| .* ms \| ([\d.e+]+)x \|$", output, re.MULTILINE))
+    assert ratios.keys() == {
+        "`rollback`",
+        "`committed`",
+        "rollback without savepoints",
+        "a new engine for each test",
+        "a clone of the template for each test",
+        "emptying all tables after each test",
+        "create_all and drop_all for each test",
+    }
+    assert float(ratios["create_all and drop_all for each test"]) > 3
+    chart = (ready.path / ".performance" / "isolation.svg").read_text()
+    assert chart.count("<rect") == len(ratios)
+    assert "Traceback" not in output

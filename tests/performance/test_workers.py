@@ -1,0 +1,189 @@
+"""How many workers `-n auto` starts, and what they tell the controller."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests.conftest import Project
+from tests.performance.conftest import INNER, ledger_of, write_tests
+
+SLEEPING = """
+    import time
+
+    import pytest
+
+
+    @pytest.mark.parametrize("number", range(12))
+    def test_sleeps(number):
+        time.sleep(0.5)
+
+
+    def test_quick():
+        pass
+"""
+
+
+def header(project: Project, *options: str, **environment: str) -> str:
+    """The line about workers."""
+    command = ("python", "-m", "pytest", "-n", "auto", *options)
+    output = project.run(*command, check=False, **environment).stdout
+    return re.search("^workers: .*$", output, re.MULTILINE)[0]  # type: ignore[index]
+
+
+class TestNumber:
+    def test_is_decided_by_what_is_recorded(self, project: Project) -> None:
+        write_tests(project, SLEEPING)
+
+        guessed = header(project, INNER)
+        assert guessed.startswith("workers: none, since 2 tests")
+        assert "as far as can be guessed before the first run" in guessed
+
+        recorded = header(project, INNER)
+        assert re.match(
+            r"workers: 2, since 13 tests take about 6\.\d s in one process, and \d\.\d s in 2$",
+            recorded,
+        )
+
+    def test_is_that_of_the_selected_tests(self, project: Project) -> None:
+        write_tests(project, SLEEPING)
+        project.pytest(INNER)
+
+        for options in (
+            ("-k", "quick"),
+            ("-m", "fast"),
+            (f"{INNER}::test_quick",),
+            ("-m", "not medium", "-k", "not (sleeps and 3)"),
+        ):
+            place = () if "::" in options[0] else (INNER,)
+            line = header(project, *options, *place)
+            assert line.startswith("workers: none, since 1 test take"), options
+        assert "since 2 tests" in header(project, INNER, "-k", "sleeps and (10 or 11)", "--co")
+        assert "since 13 tests" in header(project, "tests", "--co")
+        assert "since 6 tests" in header(project, INNER, "--shard", "1/2", "--co")
+
+    @pytest.mark.parametrize(
+        ("tests", "seconds", "longest", "start", "cores", "memory", "expected"),
+        [
+            (10, 0.1, 0.01, 2, 8, 8, 0),
+            (1000, 10, 0.01, 2, 2, 8, 2),
+            (1000, 10, 0.01, 2, 1, 8, 0),
+            (1000, 10, 0.01, 2, 8, 3, 3),
+            (1000, 10, 0.01, 2, 8, 1, 0),
+            # The ninth worker would have nothing to do.
+            (100_000, 1000, 0.01, 2, 8, 100, 8),
+            # One test takes as long as all others together.
+            (11, 20, 10, 2, 8, 8, 2),
+            # Starting workers takes longer than the tests.
+            (1000, 10, 0.01, 9, 8, 8, 0),
+        ],
+    )
+    def test_follows_from_cores_memory_and_time(
+        self,
+        sqlite_project: Project,
+        tests: int,
+        seconds: float,
+        longest: float,
+        start: float,
+        cores: int,
+        memory: int,
+        expected: int,
+    ) -> None:
+        output = sqlite_project.run(
+            "python",
+            "-c",
+            "from testkit.performance.workers import Evidence, best\n"
+            f"print(best(Evidence({tests}, {seconds}, {longest}, {start}), {cores}, {memory}))",
+        ).stdout
+
+        assert int(output) == expected
+
+    def test_is_what_the_environment_says(self, project: Project) -> None:
+        line = header(project, "tests/test_health.py", PYTEST_XDIST_AUTO_NUM_WORKERS="1")
+
+        assert line == "workers: 1, as PYTEST_XDIST_AUTO_NUM_WORKERS says"
+
+
+class TestBatches:
+    SUITE = """
+        import os
+
+        import pytest
+
+
+        @pytest.mark.parametrize("number", range(300))
+        def test_quick(number):
+            if number == 123 and os.environ.get("CRASH"):
+                os._exit(1)
+            assert number != 200 or not os.environ.get("FAIL")
+            if number == 250:
+                pytest.skip("for a reason")
+    """
+
+    def test_a_crash_is_blamed_on_the_test_that_crashed(self, project: Project) -> None:
+        write_tests(project, self.SUITE)
+
+        output = project.pytest(
+            INNER, "-n", "2", "--dist", "worksteal", "-vv", check=False, CRASH="1"
+        ).stdout
+
+        assert "1 failed, 298 passed, 1 skipped" in output
+        assert re.search(r"worker 'gw\d' crashed while running .*test_quick\[123\]", output)
+        outcomes = Counter(
+            re.findall(
+                r"(?:PASSED|FAILED|SKIPPED) .*(test_quick\[\d+\])",
+                output.partition("=== FAILURES")[0],
+            )
+        )
+        assert len(outcomes) == 300
+        assert set(outcomes.values()) == {1}
+        assert len(ledger_of(project).tests) == 299
+
+    @pytest.mark.parametrize("distribution", ["load", "worksteal", "loadfile", "each"])
+    def test_no_test_is_lost_or_doubled(self, project: Project, distribution: str) -> None:
+        write_tests(project, self.SUITE)
+        options = ("-n", "2", "--dist", distribution)
+        if distribution == "each":
+            options = ("--tx", "2*popen", "--dist", "each")
+
+        output = project.pytest(INNER, *options, check=False, FAIL="1").stdout
+
+        times = 2 if distribution == "each" else 1
+        assert f"{times} failed, {298 * times} passed, {times} skipped" in output
+
+    def test_what_is_shown_is_the_same_as_without(self, project: Project) -> None:
+        write_tests(project, self.SUITE)
+
+        def shown(*options: str) -> list[str]:
+            output = project.pytest(
+                INNER, "-n", "2", "-rs", "-p", "no:randomly", *options, check=False, FAIL="1"
+            ).stdout
+            without_worker = re.sub(r"gw\d|\d+\.\d+s|\d+ms|\[ *\d+%\]|[.Fs]{20,}", "", output)
+            return without_worker.splitlines()
+
+        assert shown() == shown("-p", "no:testkit.performance.batches")
+
+    def test_first_failure_can_stop_the_run(self, project: Project) -> None:
+        write_tests(
+            project,
+            """
+            import time
+
+            import pytest
+
+
+            @pytest.mark.parametrize("number", range(100))
+            def test_slow(number):
+                time.sleep(0.1)
+                assert number != 3
+            """,
+        )
+
+        first = project.pytest(INNER, "-n", "2", "-x", "-p", "no:randomly", check=False)
+        again = project.pytest(INNER, "-n", "2", "--lf", "-p", "no:randomly", check=False)
+
+        assert first.returncode == 2
+        assert "stopping after 1 failures" in first.stdout
+        assert int(re.search(r"(\d+) passed", first.stdout)[1]) < 20  # type: ignore[index]
+        assert again.returncode == 1
+        assert "1 failed in" in again.stdout
