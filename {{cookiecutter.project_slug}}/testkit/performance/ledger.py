@@ -62,6 +62,7 @@ RUN = {
 }
 TEST = {
     "seconds": "set-up, call and tear-down, without fixtures that other tests share",
+    "cpu": "the same in processor time; more, where several threads work at once",
     **dict.fromkeys(("setup", "call", "teardown", "isolation", "sql"), "as in a run"),
     **dict.fromkeys(("statements", "commits", "requests", "hashes"), "as in a run"),
     "memory": "growth of the process's resident memory",

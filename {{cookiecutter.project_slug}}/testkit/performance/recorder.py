@@ -7,9 +7,8 @@ import statistics
 import sys
 import tracemalloc
 from collections.abc import Generator
-from contextlib import nullcontext
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import pytest
@@ -117,6 +116,7 @@ class Recorder:
         self.shared = 0.0
         """Seconds in fixtures that other tests use as well."""
         self.outcome = "passed"
+        self._cpu_start = process_time()
         COUNTERS.reset()
 
     @pytest.hookimpl(wrapper=True)
@@ -141,11 +141,16 @@ class Recorder:
     ) -> Setup:
         start = perf_counter()
         self._nested.append(0.0)
-        # What others use as well is not this test's.
-        paused = nullcontext() if fixturedef.scope == "function" else COUNTERS.paused()
         try:
-            with paused:
+            if fixturedef.scope == "function":
                 return (yield)
+            # What others use as well is not this test's.
+            own = process_time() - self._cpu_start
+            with COUNTERS.paused():
+                try:
+                    return (yield)
+                finally:
+                    self._cpu_start = process_time() - own
         finally:
             taken = perf_counter() - start
             self._note_fixture(fixturedef, taken - self._nested.pop(), count=1)
@@ -202,6 +207,7 @@ class Recorder:
         record: dict[str, Any] = {
             "seconds": round(max(sum(self.phases.values()) - self.shared, 0.0), 6),
             **{phase: round(seconds, 6) for phase, seconds in self.phases.items()},
+            "cpu": round(max(process_time() - self._cpu_start, 0.0), 6),
             "outcome": self.outcome,
             "markers": sorted(
                 {mark.name for mark in item.iter_markers()} - {item.stash.get(INFERRED_SPEED, "")}
