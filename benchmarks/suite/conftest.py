@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import statistics
 import time
 from pathlib import Path
 
@@ -36,6 +37,54 @@ class Stopwatch:
                 file.write(json.dumps(figures) + "\n")
 
 
+class LedgerInTurns:
+    """Lets every other block of tests be measured for the ledger, and compares their times.
+
+    One process, so that a busy machine slows down both kinds alike.
+    """
+
+    BLOCK = 20
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.manager = config.pluginmanager
+        self.recorder = self.manager.get_plugin("testkit-recorder")
+        self.seconds: dict[bool, list[float]] = {True: [], False: []}
+        self.is_on = True
+        self.tests = 0
+        self.last = 0.0
+
+    def pytest_runtest_logfinish(self) -> None:
+        now = time.perf_counter()
+        # The first tests set up what all of them share.
+        if self.tests > self.BLOCK and self.tests % self.BLOCK:
+            self.seconds[self.is_on].append(now - self.last)
+        self.tests += 1
+        if self.tests % self.BLOCK == 0:
+            self.is_on = not self.is_on
+            if self.is_on:
+                self.manager.register(self.recorder, "testkit-recorder")
+                self.recorder.meter.start()
+            else:
+                self.manager.unregister(self.recorder)
+                self.recorder.meter.stop()
+        self.last = time.perf_counter()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self):
+        if not self.is_on:
+            self.manager.register(self.recorder, "testkit-recorder")
+            self.recorder.meter.start()
+        start = time.perf_counter()
+        yield
+        writing = (time.perf_counter() - start) / len(self.seconds[True])
+        figures = {
+            "on": statistics.median(self.seconds[True]) + writing,
+            "off": statistics.median(self.seconds[False]),
+        }
+        with Path(os.environ["LEDGER_IN_TURNS"]).open("a") as file:
+            file.write(json.dumps(figures) + "\n")
+
+
 def resident_memory() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -44,3 +93,5 @@ def resident_memory() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     # In a worker of xdist this measures the worker, elsewhere the only process.
     config.pluginmanager.register(Stopwatch())
+    if "LEDGER_IN_TURNS" in os.environ:
+        config.pluginmanager.register(LedgerInTurns(config))

@@ -1,6 +1,7 @@
 """Where in the project a piece of library code was called from."""
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -36,6 +37,7 @@ def call_site() -> str:
         frame = current.gr_frame
 
 
+@cache
 def relative(filename: str) -> str:
     try:
         return str(Path(filename).relative_to(Path.cwd()))
