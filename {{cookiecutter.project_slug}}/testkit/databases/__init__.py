@@ -126,6 +126,18 @@ def open_empty_database(setup: DatabaseSetup, config: pytest.Config) -> Abstract
     return url
 
 
+def explain_command(setup: DatabaseSetup) -> str:
+    """What comes before a statement to get its query plan."""
+    command: str = import_backend(setup).EXPLAIN
+    return command
+
+
+def statements_that_empty(setup: DatabaseSetup, tables: list[str]) -> list[str]:
+    """SQL that deletes all rows of these tables, which come in the order of their foreign keys."""
+    statements: list[str] = import_backend(setup).statements_that_empty(tables)
+    return statements
+
+
 def import_backend(setup: DatabaseSetup) -> ModuleType:
     """The module of this kind of database; one of those beside this one."""
     return import_module(f"testkit.databases.{make_url(setup.url).get_backend_name()}")

@@ -33,6 +33,9 @@ MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # a directory in it that only
 MEMORY_NEEDED = 32 * 1024 * 1024  # bytes; a container may have as little as twice that
 
 
+EXPLAIN = "EXPLAIN QUERY PLAN"
+
+
 class InlineConnection(aiosqlite.Connection):
     """An aiosqlite connection that runs every call in place instead of in a thread.
 
@@ -190,6 +193,10 @@ def _begin(connection: Any) -> None:
 
 def _leave_open(_connection: object) -> None:
     """The transaction is not this engine's to end."""
+
+
+def statements_that_empty(tables: list[str]) -> list[str]:
+    return [f"DELETE FROM {table}" for table in reversed(tables)]  # noqa: S608
 
 
 def describe() -> str:

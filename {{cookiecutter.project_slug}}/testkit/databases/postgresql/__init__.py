@@ -22,7 +22,16 @@ from testkit.databases.postgresql.databases import Databases, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
 from testkit.databases.postgresql.sync import SyncEngines
 
-__all__ = ["describe", "open_empty_database", "open_worker_database", "prepare"]
+__all__ = [
+    "EXPLAIN",
+    "describe",
+    "open_empty_database",
+    "open_worker_database",
+    "prepare",
+    "statements_that_empty",
+]
+
+EXPLAIN = "EXPLAIN"
 
 LOCK_TIMEOUT = 1500  # milliseconds
 
@@ -192,6 +201,10 @@ def _execute_once(command: str, connection: Connection, name: str) -> None:
         adapted.await_(execute())
     except asyncpg.PostgresError as error:
         raise DBAPIError(f"{command} {name}", None, error) from error
+
+
+def statements_that_empty(tables: list[str]) -> list[str]:
+    return [f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE"]
 
 
 @contextmanager

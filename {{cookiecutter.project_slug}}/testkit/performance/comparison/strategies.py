@@ -15,6 +15,7 @@ from testkit.databases import (
     WorkerDatabase,
     open_empty_database,
     open_worker_database,
+    statements_that_empty,
 )
 from testkit.fixtures import SETUP
 
@@ -87,19 +88,15 @@ async def engine_with_tables(
 
 @pytest.fixture
 async def emptied_tables(
-    engine_with_tables: AsyncEngine, metadata: MetaData
+    setup: DatabaseSetup, engine_with_tables: AsyncEngine, metadata: MetaData
 ) -> AsyncIterator[AsyncSession]:
     async with AsyncSession(engine_with_tables) as session:
         yield session
-    tables = metadata.sorted_tables
+    quote = engine_with_tables.dialect.identifier_preparer.format_table
+    tables = [quote(table) for table in metadata.sorted_tables]
     async with engine_with_tables.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            quote = connection.dialect.identifier_preparer.format_table
-            names = ", ".join(quote(table) for table in tables)
-            await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
-        else:
-            for table in reversed(tables):
-                await connection.execute(table.delete())
+        for statement in statements_that_empty(setup, tables):
+            await connection.execute(text(statement))
 
 
 @every

@@ -5,6 +5,7 @@ so that the plans are those of a small database: look for tables that are scanne
 """
 
 from collections.abc import Generator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from testkit.call_site import call_site
+from testkit.databases import explain_command
+from testkit.fixtures import SETUP
 from testkit.performance.counters import SAVEPOINTS
 
-COMMANDS = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}
 EXPLAINABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES")
 
 lines: list[str] = []
@@ -23,12 +25,13 @@ lines: list[str] = []
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     lines.append(item.nodeid)
-    event.listen(Engine, "before_cursor_execute", _explain)
+    explain = partial(_explain, explain_command(item.config.stash[SETUP]))
+    event.listen(Engine, "before_cursor_execute", explain)
     event.listen(Engine, "after_cursor_execute", _note_time)
     try:
         return (yield)
     finally:
-        event.remove(Engine, "before_cursor_execute", _explain)
+        event.remove(Engine, "before_cursor_execute", explain)
         event.remove(Engine, "after_cursor_execute", _note_time)
 
 
@@ -39,14 +42,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _explain(
-    connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    command: str,
+    connection: Connection,
+    _cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: Any,
+    many: bool,
 ) -> None:
     if statement.startswith(SAVEPOINTS):
         return
     lines.append(f"\n  {call_site()}")
     lines.extend(f"    {line}" for line in statement.splitlines())
     if statement.lstrip().upper().startswith(EXPLAINABLE):
-        lines.extend(f"      {step}" for step in _plan(connection, statement, parameters, many))
+        lines.extend(
+            f"      {step}"
+            for step in _plan(
+                connection, f"{command} {statement}", parameters[0] if many else parameters
+            )
+        )
     if context is not None:
         context.testkit_explain_start = perf_counter()
 
@@ -58,14 +72,11 @@ def _note_time(
         lines.append(f"      {(perf_counter() - context.testkit_explain_start) * 1000:.2f} ms")
 
 
-def _plan(connection: Connection, statement: str, parameters: Any, many: bool) -> list[str]:
+def _plan(connection: Connection, statement: str, parameters: Any) -> list[str]:
     # On the driver's cursor: through SQLAlchemy this would be a statement of the test.
     cursor: Any = connection.connection.cursor()
     try:
-        cursor.execute(
-            f"{COMMANDS[connection.dialect.name]} {statement}",
-            parameters[0] if many else parameters,
-        )
+        cursor.execute(statement, parameters)
         return [str(row[-1]) for row in cursor.fetchall()]
     except connection.dialect.loaded_dbapi.Error as error:
         return [f"no plan: {error}"]
