@@ -237,12 +237,17 @@ def test_workflow_is_careful(generated: dict[str, Path], database: str) -> None:
                 assert step["with"]["persist-credentials"] is False
 
 
-def test_env_example_names_every_setting_it_shows(generated: dict[str, Path]) -> None:
-    project = generated["sqlite"]
+@pytest.mark.parametrize("database", DATABASES)
+def test_env_example_names_settings(generated: dict[str, Path], database: str) -> None:
+    project = generated[database]
     settings = (project / "app" / "settings.py").read_text()
-
+    engine = (project / "app" / "engine.py").read_text()
+    shown = set()
     for line in (project / ".env.example").read_text().splitlines():
         if line and not line.startswith("#"):
             name, value = line.split("=", 1)
-            assert re.search(rf"^    {name.lower()}: ", settings, re.MULTILINE), name
-            assert value in settings, name
+            assert re.search(rf"^    {name.lower()}: ", settings + engine, re.MULTILINE), name
+            assert value in settings + engine, name
+            shown.add(name.lower())
+
+    assert set(re.findall(r"^    (database_\w+): ", engine, re.MULTILINE)) <= shown

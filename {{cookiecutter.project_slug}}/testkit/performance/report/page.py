@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from testkit.performance.report.overview import Overview, Share, Test
 from testkit.performance.report.text import mib, seconds, title
@@ -176,4 +177,4 @@ def _shards(overview: Overview) -> Iterator[str]:
 
 
 def _link(nodeid: str) -> str:
-    return f'<a href="#test={escape(nodeid, quote=True)}">{escape(nodeid)}</a>'
+    return f'<a href="#test={quote(nodeid, safe="")}">{escape(nodeid)}</a>'
