@@ -1,6 +1,7 @@
 """Commands on the ledger; the Makefile has a target for each."""
 
 import argparse
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -51,7 +52,12 @@ def main() -> int:
     """0 when all is well, 1 when something has become slower or is missing, 2 for wrong input."""
     arguments = parser().parse_args()
     try:
-        return int(run(arguments))
+        found = run(arguments)
+        sys.stdout.flush()
+        return int(found)
+    except BrokenPipeError:  # whoever reads this, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (LedgerError, gate.GateError, pytest.UsageError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
