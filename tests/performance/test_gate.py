@@ -33,7 +33,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     code, output = gate(project, "check")
     assert code == 1
     assert re.search(
-        r"TestCatalogue::test_first_page: 0\.\d+ s, was 0\.\d+ s, \+0\.0\d+ s in its call", output
+        r"TestCatalogue::test_first_page: 0\.\d+ s, was 0\.\d+ s, \+0\.\d+ s in its call", output
     )
     assert "neither SQL nor a fixture" in output
     assert "TestDelete" not in output

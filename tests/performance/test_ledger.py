@@ -258,7 +258,7 @@ def test_can_be_turned_off(project: Project) -> None:
 def test_place_that_cannot_be_written_is_no_failure(project: Project) -> None:
     (project.path / "file").touch()
 
-    result = project.pytest("tests/test_health.py", "--ledger", "file/ledger.jsonl")
+    result = project.pytest("tests/test_health.py", "--ledger", "file/ledger.jsonl", CI="")
 
     assert "cannot be" in result.stdout
     assert "Traceback" not in result.stdout

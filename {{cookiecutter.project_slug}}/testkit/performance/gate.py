@@ -185,8 +185,10 @@ def check(path: Path, arguments: Sequence[str]) -> tuple[list[str], str]:
         ]
         now.tests |= {nodeid: again.tests[nodeid] for nodeid in slower}
     more = [nodeid for nodeid in common if _needs_more_statements(base, now, nodeid)]
-    found = [_explain(base, now, nodeid) for nodeid in dict.fromkeys([*slower, *more])]
-    found += _slower_fixtures(base, now, is_whole=len(common) == len(base.tests) == len(now.tests))
+    # The fixtures first, as they explain why many tests became slower.
+    is_whole = len(common) == len(base.tests) == len(now.tests)
+    found = list(_slower_fixtures(base, now, is_whole=is_whole))
+    found += [_explain(base, now, nodeid) for nodeid in dict.fromkeys([*slower, *more])]
     new = len(now.tests) - len(common)
     line = (
         f"{len(common)} tests compared, {CHECK_RUNS} runs; a fixed piece of work takes "
