@@ -1,5 +1,7 @@
 """What a test, and the suite, may take."""
 
+import re
+
 import pytest
 
 from tests.conftest import Project
@@ -36,8 +38,7 @@ class TestOfTests:
 
         assert in_ci.returncode == 1
         for result in (local, in_ci):
-            assert f"{INNER}::test_sleeps took 0.15" in result.stdout
-            assert "and may take 0.1 s" in result.stdout
+            assert re.search(r"test_sleeps took 0\.\d+ s, and may take 0\.1 s", result.stdout)
             assert "test_is_medium took" not in result.stdout
             assert "test_has_no_marker took" not in result.stdout
             assert "3 passed" in result.stdout
