@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,11 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | {
         "UV": UV
     }
+
+
+def interruptible() -> None:
+    """For `preexec_fn`: what is started in the background of a shell ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def cookiecutter(output: Path, *, check: bool = True, **answers: str) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, run
+from tests.conftest import Project, clean_environment, interruptible, run
 from tests.test_generated import leftovers
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -120,6 +120,7 @@ class TestWorkerDatabase:
             cwd=project.path,
             env=clean_environment(),
             stdout=subprocess.DEVNULL,
+            preexec_fn=interruptible,
         )
         deadline = time.monotonic() + 30
         while not leftovers() and time.monotonic() < deadline:

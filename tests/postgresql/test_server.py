@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, copy_of, run
+from tests.conftest import Project, clean_environment, copy_of, interruptible, run
 from tests.postgresql.conftest import TCPServer, kill, private_servers, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -151,6 +151,7 @@ class TestEnds:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=interruptible,
             )
             wait_until(lambda: private_servers() != [], 30)
             return process

@@ -38,6 +38,7 @@ LOCK_TIMEOUT = 1500  # milliseconds
 OPEN_TRANSACTIONS = """
     SELECT pid, query FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+        AND backend_type = 'client backend'
 """
 
 SAVEPOINTS = {
@@ -101,7 +102,7 @@ class PostgreSQLDatabase:
             await self._clone_again()
         return state == "same"
 
-    async def _undo(self, level: int, *, committed: bool) -> str:
+    async def _undo(self, level: int, *, committed: bool, attempts: int = 2) -> str:
         """`baseline.sql` says what the states are."""
         try:
             row = await self._control.fetchrow(
@@ -112,19 +113,25 @@ class PostgreSQLDatabase:
                 self._catalogue,
             )
         except asyncpg.LockNotAvailableError:
-            raise ResetError(await self._end_transactions()) from None
+            statements = await self._end_transactions()
+            if not statements and attempts > 1:  # autovacuum, which gives way
+                return await self._undo(level, committed=committed, attempts=attempts - 1)
+            raise ResetError(
+                "a transaction that keeps a lock on the database; its last statement: "
+                f"{'; '.join(statements)}"
+            ) from None
         except asyncpg.PostgresError as error:  # there is no such table any more, for example
             self._problem = error
             return "changed"
         self._snapshot, self._sessions, self._catalogue, state = row
         return str(state)
 
-    async def _end_transactions(self) -> str:
+    async def _end_transactions(self) -> list[str]:
+        """Ends those of all clients. Returns their last statements."""
         blocking = await self._control.fetch(OPEN_TRANSACTIONS)
         for transaction in blocking:
             await self._control.execute("SELECT pg_terminate_backend($1)", transaction["pid"])
-        statements = "; ".join(f"`{transaction['query']}`" for transaction in blocking)
-        return f"a transaction that keeps a lock on the database; its last statement: {statements}"
+        return [f"`{transaction['query']}`" for transaction in blocking]
 
     async def _clone_again(self) -> None:
         # What classes have arranged is in these functions, and nowhere else.

@@ -52,7 +52,10 @@ LEFTOVERS = """
           AND objid::bigint = hashtext(datname)::bigint & 4294967295
     )
 """
-DISCONNECT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
+DISCONNECT = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = $1 AND backend_type = 'client backend'
+"""
 TEMPLATES = """
     SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
     WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
