@@ -3,7 +3,7 @@
 UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
 .DEFAULT_GOAL := help
-.PHONY: help local-smoke test lint format bench screenshot clean
+.PHONY: help local-smoke test lint format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -27,12 +27,6 @@ format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own cod
 
 bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
 	UV=$(UV) $(UV) run python -m benchmarks
-
-screenshot: build/my-service/pyproject.toml  ## Make docs/report.png, from three runs of the project in build/
-	for run in 1 2 3; do $(MAKE) -C build/my-service test UV=$(UV); done
-	$(MAKE) -C build/my-service perf-report UV=$(UV)
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,800 \
-		--screenshot=docs/report.png build/my-service/.performance/report.html
 
 clean:  ## Remove what can be made again
 	rm -rf build .venv .uv .pytest_cache .ruff_cache uv.lock

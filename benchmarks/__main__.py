@@ -407,7 +407,10 @@ class Bench:
             for number in range(1 if count > 1_000 else self.rounds):
                 for workers in ("2", "0", "1", "auto"):
                     start = time.perf_counter()
-                    self.measure(replace(case, options=("-n", workers, "--dist", "worksteal")))
+                    # Tests of other numbers bear the same names, so each number has its ledger.
+                    ledger = str(self.directory / f"{count}.jsonl")
+                    options = ("-n", workers, "--dist", "worksteal", "--ledger", ledger)
+                    self.measure(replace(case, options=options))
                     seconds[workers].append(time.perf_counter() - start)
                 self.say(f"round {number + 1}: {dict(seconds)}")
             medians = {workers: statistics.median(values) for workers, values in seconds.items()}
