@@ -42,7 +42,7 @@ class Case:
 
 
 def isolation_cases(project: str, prefix: str) -> tuple[Case, ...]:
-    tests = ("empty", "rollback", "committed", "row_rollback", "row_committed")
+    tests = ("no_database", "rollback", "committed", "row_rollback", "row_committed")
     return tuple(
         Case(f"{prefix}{test}", f"test_isolation.py::test_{test}", project=project)
         for test in tests
@@ -148,7 +148,7 @@ class Bench:
             case.select if case.bare else f"tests/benchmark/{case.select}",
             cwd=self.directory / "bare" if case.bare else project,
             BENCHMARK=str(results),
-            TESTS=str(case.count),
+            TESTKIT_TESTS=str(case.count),
             **environment,
         )
         return [json.loads(line) for line in results.read_text().splitlines()]
@@ -165,7 +165,7 @@ class Bench:
 
     def isolation(self) -> list[Row]:
         ms = self.medians(ISOLATION)
-        empty = ms["empty"]
+        empty = ms["no_database"]
         rollback = ms["rollback"] - empty
         committed = ms["committed"] - empty
         return [
@@ -207,12 +207,12 @@ class Bench:
                 PEERS[project].get(name),
             )
             for name, value in seconds.items()
-            if name != "no_database"
+            if name not in ("no_database", "rollback", "committed")  # they have rows of their own
         ]
 
     def postgresql(self) -> list[Row]:
         ms = self.medians(POSTGRESQL)
-        empty, many = ms["empty"], ms["222 empty"]
+        empty, many = ms["no_database"], ms["222 no_database"]
         rollback = ms["rollback"] - empty
         row = ms["row_committed"] - empty
         rows = [
@@ -450,7 +450,7 @@ class Bench:
                     | {
                         "PYTHONDONTWRITEBYTECODE": "",
                         "BENCHMARK": str(results),
-                        "TESTS": "10000",
+                        "TESTKIT_TESTS": "10000",
                     },
                     stdout=subprocess.DEVNULL,
                 )

@@ -5,6 +5,6 @@ import os
 import pytest
 
 
-@pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
+@pytest.mark.parametrize("number", range(int(os.environ["TESTKIT_TESTS"])))
 async def test_bare(number: int) -> None:
     pass

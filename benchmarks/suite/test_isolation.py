@@ -1,28 +1,16 @@
 """What `session` adds to an empty test, and to one that commits a row."""
 
-import os
-
 import pytest
 from app.users.models import User
 from sqlalchemy.ext.asyncio import AsyncSession
+from testkit.performance.comparison.strategies import (
+    every,
+    test_committed,
+    test_no_database,
+    test_rollback,
+)
 
-every = pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
-
-
-@every
-async def test_empty(number: int) -> None:
-    pass
-
-
-@every
-async def test_rollback(number: int, session: AsyncSession) -> None:
-    pass
-
-
-@every
-@pytest.mark.committed
-async def test_committed(number: int, session: AsyncSession) -> None:
-    pass
+__all__ = ["test_committed", "test_no_database", "test_rollback"]
 
 
 async def commit_a_row(session: AsyncSession) -> None:

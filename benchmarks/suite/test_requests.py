@@ -17,7 +17,7 @@ from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fixtures.client import create_client
 
-every = pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
+every = pytest.mark.parametrize("number", range(int(os.environ["TESTKIT_TESTS"])))
 
 LAMP = {"name": "Lamp", "sku": "LAMP-1", "price": "19.99", "currency": "EUR"}
 URL = "/api/v1/products"

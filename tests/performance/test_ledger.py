@@ -126,6 +126,40 @@ def test_says_what_tests_have_cost(copy_of_each: Project) -> None:
         assert of_run[name] > 0, name
 
 
+def test_counts_hashes_however_the_libraries_are_called(project: Project) -> None:
+    write_tests(
+        project,
+        """
+        import argon2
+        import bcrypt
+        import pytest
+
+
+        def test_keywords():
+            hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8192)
+            hashed = hasher.hash(password="x")
+            hasher.verify(hash=hashed.encode(), password="x")
+            salted = bcrypt.hashpw(password=b"x", salt=bcrypt.gensalt(9))
+            bcrypt.checkpw(password=b"x", hashed_password=salted)
+
+
+        def test_mistakes_are_the_libraries_to_tell():
+            with pytest.raises(argon2.exceptions.InvalidHash):
+                argon2.PasswordHasher(time_cost=1, memory_cost=8).verify("$argon2?", "x")
+            with pytest.raises(TypeError):
+                bcrypt.hashpw()
+            with pytest.raises(TypeError):
+                bcrypt.hashpw("text", 5)
+        """,
+    )
+
+    project.pytest(INNER)
+
+    tests = ledger_of(project).tests
+    assert tests[f"{INNER}::test_keywords"]["last"]["hashes"] == 4
+    assert "hashes" not in tests[f"{INNER}::test_mistakes_are_the_libraries_to_tell"]["last"]
+
+
 def test_puts_workers_and_runs_together(copy_of_each: Project) -> None:
     project = copy_of_each
 

@@ -57,10 +57,31 @@ class TestNumber:
         ):
             place = () if "::" in options[0] else (INNER,)
             line = header(project, *options, *place)
-            assert line.startswith("workers: none, since 1 test take"), options
+            assert line.startswith("workers: none, since 1 test takes"), options
         assert "since 2 tests" in header(project, INNER, "-k", "sleeps and (10 or 11)", "--co")
         assert "since 13 tests" in header(project, "tests", "--co")
         assert "since 6 tests" in header(project, INNER, "--shard", "1/2", "--co")
+
+    def test_follows_markers_that_are_stated(self, project: Project) -> None:
+        write_tests(
+            project,
+            """
+            import pytest
+
+
+            @pytest.mark.medium
+            def test_quick_but_medium():
+                pass
+
+
+            def test_quick():
+                pass
+            """,
+        )
+        project.pytest(INNER)
+
+        assert "since 1 test takes" in header(project, INNER, "-m", "fast")
+        assert "since 1 test takes" in header(project, INNER, "-m", "medium")
 
     @pytest.mark.parametrize(
         ("tests", "seconds", "longest", "start", "cores", "memory", "expected"),

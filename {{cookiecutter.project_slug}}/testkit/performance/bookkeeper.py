@@ -115,13 +115,13 @@ class Bookkeeper:
         records = {nodeid: json.loads(record) for nodeid, record in self.records.items()}
         run = self._run(session, list(records.values()))
         try:
-            aside = ledgers.record(self.path, run, records)
+            now, aside = ledgers.record(self.path, run, records)
             if aside is not None:
                 self.remarks.append(
                     f"The ledger {self.path} was damaged. It is now {aside}, and a new one begins."
                 )
             if MEASURING not in os.environ:
-                self._judge(run)
+                self._judge(run, now)
         except LedgerError as error:
             self.remarks.append(str(error))
         except OSError as error:
@@ -153,8 +153,7 @@ class Bookkeeper:
         finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         return from_ini and finished and not any(chosen) and not lf
 
-    def _judge(self, run: Record) -> None:
-        now = ledgers.read(self.path)
+    def _judge(self, run: Record, now: Ledger) -> None:
         over = self.budgets.exceeded_by(now, self.records)
         if over and are_enforced():
             self._confirm(over, now)

@@ -120,8 +120,8 @@ class Meter:
         event.remove(Engine, "after_cursor_execute", _after_statement)
         event.remove(Engine, "handle_error", _after_error)
         event.remove(Session, "after_commit", _after_commit)
-        for undo in self._undo:
-            undo()
+        while self._undo:
+            self._undo.pop()()
 
     def _wrap(
         self, module: str, name: str | None, function: str, count: Callable[..., None]
@@ -135,7 +135,7 @@ class Meter:
 
         @functools.wraps(original)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            count(*args)
+            count(*args, **kwargs)
             return original(*args, **kwargs)
 
         setattr(owner, function, counted)
@@ -168,21 +168,28 @@ def _after_commit(_session: Session) -> None:
     COUNTERS.commits += 1
 
 
-def _count_request(*_args: Any) -> None:
+def _count_request(*_args: Any, **_kwargs: Any) -> None:
     COUNTERS.requests += 1
 
 
-def _count_argon2(hasher: Any, first: str | bytes, *_args: Any) -> None:
+# What the libraries would refuse is not counted: they say themselves what is wrong with it.
+
+
+def _count_argon2(hasher: Any, *args: Any, **kwargs: Any) -> None:
     passes = hasher.time_cost * hasher.memory_cost
-    if str(first).startswith("$argon2"):  # a hash that is verified
+    verified = kwargs.get("hash", args[0] if args else "")
+    if isinstance(verified, bytes):
+        verified = verified.decode(errors="replace")
+    if str(verified).startswith("$argon2"):
         from argon2 import extract_parameters
 
-        with suppress(ValueError):  # the library will say what is wrong with it
-            parameters = extract_parameters(str(first))
+        with suppress(ValueError):
+            parameters = extract_parameters(verified)
             passes = parameters.time_cost * parameters.memory_cost
     COUNTERS.hashes += passes > CHEAP_ARGON2
 
 
-def _count_bcrypt(_password: bytes, salt: bytes, *_args: Any) -> None:
-    with suppress(IndexError, ValueError):
+def _count_bcrypt(*args: Any, **kwargs: Any) -> None:
+    salt = kwargs.get("salt") or kwargs.get("hashed_password") or (args[-1] if args else b"")
+    with suppress(AttributeError, IndexError, TypeError, ValueError):
         COUNTERS.hashes += int(salt.split(b"$")[2]) > CHEAP_BCRYPT

@@ -207,8 +207,8 @@ def write(path: Path, ledger: Ledger) -> None:
     unfinished.replace(path)
 
 
-def record(path: Path, run: Record, records: dict[str, Record]) -> Path | None:
-    """Adds a run to the file. Returns the place of an earlier file that was damaged."""
+def record(path: Path, run: Record, records: dict[str, Record]) -> tuple[Ledger, Path | None]:
+    """Adds a run to the file. Returns what it holds now, and where an earlier, damaged one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = None
     with FileLock(path.with_suffix(".lock")):
@@ -219,7 +219,7 @@ def record(path: Path, run: Record, records: dict[str, Record]) -> Path | None:
             ledger = Ledger()
         ledger.add(run, records)
         write(path, ledger)
-    return aside
+    return ledger, aside
 
 
 def merge(ledgers: Iterable[Ledger]) -> Ledger:

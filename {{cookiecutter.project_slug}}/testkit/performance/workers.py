@@ -11,7 +11,8 @@ import pytest
 from _pytest.mark.expression import Expression
 
 from testkit.performance.bookkeeper import bookkeeper_of
-from testkit.performance.ledger import Ledger, Record
+from testkit.performance.budgets import SPEEDS
+from testkit.performance.ledger import Ledger, Record, fastest
 from testkit.performance.shards import shard_of
 
 VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
@@ -76,7 +77,7 @@ def best(evidence: Evidence, cores: int, most: int) -> int:
 
 def select(config: pytest.Config, ledger: Ledger) -> Iterator[Record]:
     """The tests of the ledger that this command line selects, as far as the ledger can tell."""
-    option = config.option
+    option, budgets = config.option, bookkeeper_of(config).budgets
     marks = Expression.compile(option.markexpr) if option.markexpr else None
     keywords = Expression.compile(option.keyword) if option.keyword else None
     failed: dict[str, bool] = {}
@@ -89,9 +90,12 @@ def select(config: pytest.Config, ledger: Ledger) -> Iterator[Record]:
             continue
         if failed and nodeid not in failed:
             continue
-        names = {*test["markers"], bookkeeper_of(config).speed(nodeid)}
-        if marks is not None and not marks.evaluate(_Contained(names)):
-            continue
+        if marks is not None:
+            names = {*test["markers"]}
+            if names.isdisjoint(SPEEDS):
+                names.add(budgets.speed(fastest(test)))
+            if not marks.evaluate(_Contained(names)):
+                continue
         if keywords is not None and not keywords.evaluate(_Contained(nodeid.lower())):
             continue
         yield test
@@ -163,7 +167,8 @@ def _memory_allows(ledger: Ledger) -> int:
 def _reason(evidence: Evidence, workers: int, cores: int, *, is_recorded: bool) -> str:
     tests = f"{evidence.tests:,} tests" if evidence.tests != 1 else "1 test"
     source = "" if is_recorded else ", as far as can be guessed before the first run"
-    alone = f"{tests} take about {_about(evidence.seconds)} in one process{source}"
+    take = "take" if evidence.tests != 1 else "takes"
+    alone = f"{tests} {take} about {_about(evidence.seconds)} in one process{source}"
     if cores == 1:
         return f"since this machine has one core; {alone}"
     shown = workers or 2
