@@ -1,9 +1,5 @@
 pytest_plugins = [
     "testkit.performance.plugin",
-    "testkit.performance.batches",
-    "testkit.performance.queries",
-    "testkit.performance.shards",
-    "testkit.performance.workers",
     "testkit.markers",
     "testkit.fixtures",
     "tests.fixtures.environment",

@@ -9,6 +9,13 @@ from testkit.performance.budgets import INI
 from testkit.performance.imports import IMPORTS
 from testkit.performance.recorder import Recorder
 
+pytest_plugins = [
+    "testkit.performance.batches",
+    "testkit.performance.queries",
+    "testkit.performance.shards",
+    "testkit.performance.workers",
+]
+
 LEDGER = ".performance/ledger.jsonl"
 
 

@@ -13,6 +13,8 @@ from tests.fixtures.database import ROOT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 UNDONE = ROOT / "tests/isolation/test_undone.py"
 
 FAILURES = """
