@@ -54,6 +54,10 @@ class TCPServer:
             [self.python, "-c", program, url, sql], check=True, capture_output=True, text=True
         ).stdout.strip()
 
+    def configure(self, **settings: str) -> None:
+        statements = [f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()]
+        self.execute(";;".join([*statements, "SELECT pg_reload_conf()"]))
+
     def databases(self) -> str:
         return self.execute("SELECT datname FROM pg_database ORDER BY datname")
 

@@ -279,6 +279,29 @@ class TestGivenServer:
         output = project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=url).stdout
         assert output.count("is no superuser") == 1
 
+    def test_autovacuum_at_work(self, project: Project, tcp_server: TCPServer) -> None:
+        """It belongs to a superuser, whose processes another role may not end."""
+        tcp_server.execute("CREATE ROLE modest LOGIN CREATEDB PASSWORD 'secret'")
+        shutil.copy(
+            Path(__file__).parent / "suite" / "vacuumed.py", project.path / "tests/test_it.py"
+        )
+
+        tcp_server.configure(
+            autovacuum="on",
+            autovacuum_naptime="1",
+            autovacuum_vacuum_cost_delay="100",
+            autovacuum_vacuum_cost_limit="1",
+        )
+        try:
+            url = tcp_server.url("modest")
+            output = project.pytest(
+                "tests/test_it.py", "-p", "no:randomly", TEST_DATABASE_URL=url
+            ).stdout
+        finally:
+            tcp_server.execute("ALTER SYSTEM RESET ALL;;SELECT pg_reload_conf()")
+
+        assert "3 passed" in output
+
     @pytest.mark.parametrize("isolation", ["rollback", "committed"])
     def test_all_that_postgresql_can_do(self, project: Project, isolation: str) -> None:
         special = Path(__file__).parent / "suite"

@@ -196,7 +196,11 @@ class Databases:
             if not await self._admin.fetchval(DISCONNECT, name):
                 break
             await asyncio.sleep(0.002)
-        await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        try:
+            await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        except asyncpg.InsufficientPrivilegeError:
+            # Autovacuum is there, which only a superuser may end. Without FORCE it is asked to go.
+            await self._admin.execute(f"DROP DATABASE IF EXISTS {name}")
 
     async def _sweep_leftovers(self) -> None:
         for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
