@@ -1,0 +1,323 @@
+"""`make upgrade`: whatever a team has done to its project, it keeps, and gets what is new."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Project, clean_environment, commit_all, interruptible, run
+from tests.test_generated import GREEN
+from tests.upgrade.conftest import NEW, OLD, PROJECT, Template, create_linked, cruft, linked
+
+__all__ = ["linked"]
+GREEN_CHECK = f"{NEW} is merged, and `make check` is green."
+OWN_TEST = "def test_own(user: object) -> None:\n    assert user\n"
+RELEASES = [
+    tag for tag in run("git", "tag", cwd=ROOT).stdout.split() if re.fullmatch(r"v[\d.]+", tag)
+]
+
+
+def status(project: Project) -> str:
+    return run("git", "status", "--porcelain", cwd=project.path).stdout
+
+
+def contents(project: Project) -> dict[str, bytes]:
+    return {name: (project.path / name).read_bytes() for name in project.files()}
+
+
+class TestMerges:
+    def test_from_an_older_version(self, linked: Project) -> None:
+        """With edits beside those of the template, own files, and an unchanged rest."""
+        linked.edit("app/errors.py", "self.detail = detail\n", "self.detail = detail.strip()\n")
+        linked.edit("README.md", "## Start", "Our service.\n\n## Start")
+        (linked.path / "tests" / "test_own.py").write_text(OWN_TEST)
+        commit_all(linked.path)
+
+        output = linked.make("upgrade").stdout
+
+        assert GREEN_CHECK in output
+        assert "## Unreleased" in output
+        assert "The beginning" not in output
+        errors = linked.read("app/errors.py")
+        assert "Raise it anywhere in the application" in errors
+        assert "self.detail = detail.strip()" in errors
+        assert "Our service." in linked.read("README.md")
+        assert linked.read("tests/test_own.py") == OWN_TEST
+        assert not (linked.path / "testkit" / "obsolete.py").exists()
+        assert "Once upon a time" not in linked.read("testkit/tasks.py")
+        assert 'description = "A FastAPI service."' in linked.read("pyproject.toml")
+
+        commit_all(linked.path)
+        before = contents(linked)
+        assert "nothing to take over" in linked.make("upgrade").stdout
+        assert contents(linked) == before
+
+    def test_what_was_removed_stays_removed(self, linked: Project, template: Template) -> None:
+        """Also when the template has a new file there."""
+        step = linked.read("README.md").split("## Remove the example domain")[1]
+        (command,) = re.findall(r"```\n(.*?)```", step, re.DOTALL)[:1]
+        run("bash", "-euc", command, cwd=linked.path)
+        commit_all(linked.path)
+        (template.path / PROJECT / "app" / "products" / "offers.py").write_text('"""Offers."""\n')
+        template.release("v2.0.1")
+
+        output = linked.make("upgrade").stdout
+
+        assert "v2.0.1 is merged, and `make check` is green." in output
+        assert not (linked.path / "app" / "products").exists()
+        assert not list((linked.path / "migrations").rglob("*products*"))
+
+    @pytest.mark.parametrize("tag", RELEASES)
+    @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+    def test_from_every_release(self, tmp_path: Path, tag: str, database: str) -> None:
+        history = tmp_path / "template"
+        run("git", "clone", "--quiet", ROOT, history, cwd=tmp_path)
+        template = Template(history)
+        project = create_linked(template, tmp_path, database, tag)
+        template.take_present_files()
+        template.release("v99")
+
+        assert "v99 is merged, and `make check` is green." in project.make("upgrade").stdout
+
+    def test_to_a_certain_version(self, linked: Project, template: Template) -> None:
+        template.edit(f"{PROJECT}/testkit/tasks.py", '"""Tasks', '"""Not yet wanted: tasks')
+        template.release("v3.0.0")
+
+        output = linked.make("upgrade", f"TO={NEW}").stdout
+
+        assert GREEN_CHECK in output
+        assert "Not yet wanted" not in linked.read("testkit/tasks.py")
+
+    def test_another_database(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite", NEW)
+        (project.path / "tests" / "test_own.py").write_text(OWN_TEST)
+        commit_all(project.path)
+
+        cruft(
+            *("update", "--skip-apply-ask", "--checkout", NEW),
+            *("--variables-to-update", '{"database": "postgresql"}'),
+            cwd=project.path,
+        )
+
+        assert "asyncpg" in project.read("pyproject.toml")
+        assert not (project.path / "testkit" / "databases" / "sqlite.py").exists()
+        fresh = create_linked(template, tmp_path_of(tmp_path, "fresh"), "postgresql", NEW)
+        expected = contents(fresh) | {"tests/test_own.py": OWN_TEST.encode()}
+        found = contents(project)
+        assert found.pop(".cruft.json")
+        assert expected.pop(".cruft.json")
+        assert found == expected
+        project.make("setup")
+        assert GREEN.search(project.pytest("-m", "not slow and not smoke").stdout)
+
+
+def tmp_path_of(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+class TestConflicts:
+    def test_edits_of_the_same_line(self, linked: Project) -> None:
+        """The update goes as far as it can, and says where it could not."""
+        linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
+        commit_all(linked.path)
+        before = contents(linked)
+
+        result = linked.make("upgrade", check=False)
+
+        assert result.returncode == 2
+        assert "has to be merged by hand" in result.stdout
+        assert "\n  app/errors.py\n" in result.stdout
+        assert "Traceback" not in result.stdout
+        errors = linked.read("app/errors.py")
+        assert re.search(
+            r'<<<<<<< .*Our own words.*=======.*"""Raise it anywhere.*>>>>>>> ', errors, re.DOTALL
+        )
+        assert "UU app/errors.py" in status(linked)
+        assert "Once upon a time" not in linked.read("testkit/tasks.py")
+        commit = run("git", "commit", "--message", "All of it", cwd=linked.path, check=False)
+        assert "because you have unmerged files" in commit.stdout
+        run("git", "reset", "--quiet", "--hard", cwd=linked.path)
+        assert contents(linked) == before
+
+    def test_ci_refuses_what_is_unfinished(self, linked: Project) -> None:
+        linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
+        commit_all(linked.path)
+        linked.make("upgrade", check=False)
+        commit_all(linked.path)
+        (linked.path / "app" / "main.py.rej").write_text("@@\n")
+
+        result = run("python3", "scripts/upgrade.py", "--leftovers", cwd=linked.path, check=False)
+
+        assert result.returncode == 1
+        assert "  app/errors.py\n  app/main.py.rej" in result.stdout
+        run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=linked.path)
+        (linked.path / "app" / "main.py.rej").unlink()
+        run("python3", "scripts/upgrade.py", "--leftovers", cwd=linked.path)
+
+    @pytest.mark.parametrize("when", ["before the first commit", "after it"])
+    def test_reformatted_code(self, linked: Project, when: str) -> None:
+        """Without the original in its history, git can only reject what does not fit."""
+        if when == "before the first commit":
+            shutil.rmtree(linked.path / ".git")
+        settings = ("format", "--line-length=60", "--config=format.quote-style='single'")
+        run(Path(sys.prefix) / "bin" / "ruff", *settings, "app", "testkit", cwd=linked.path)
+        commit_all(linked.path)
+        before = linked.read("app/errors.py")
+
+        result = linked.make("upgrade", check=False)
+
+        assert result.returncode == 2
+        if when == "before the first commit":
+            assert "\n  app/errors.py.rej\n" in result.stdout
+            assert "-        title=standard.phrase" in linked.read("app/errors.py.rej")
+            ours = linked.read("app/errors.py")
+        else:
+            assert "\n  app/errors.py\n" in result.stdout
+            ours = re.sub(r"<{7} .*\n|={7}\n(.*\n)*?>{7} .*\n", "", linked.read("app/errors.py"))
+        merged = ours.replace(
+            "Raise it anywhere in the application; the client gets it as a problem document.",
+            "Raise it; the client gets it.",
+        )
+        assert merged == before
+
+
+class TestRefusals:
+    def test_changes_that_are_not_committed(self, linked: Project) -> None:
+        linked.edit("README.md", "## Start", "## Begin")
+        before = contents(linked)
+
+        result = linked.make("upgrade", check=False)
+
+        assert "There are changes that are not committed" in result.stdout
+        assert contents(linked) == before
+
+    def test_shallow_clone(self, linked: Project, tmp_path: Path) -> None:
+        linked.edit("README.md", "## Start", "## Begin")
+        commit_all(linked.path)
+        url = f"file://{linked.path}"
+        run("git", "clone", "--quiet", "--depth=1", url, tmp_path / "shallow", cwd=tmp_path)
+
+        result = run("make", "upgrade", cwd=tmp_path / "shallow", check=False)
+
+        assert "run `git fetch --unshallow`" in result.stdout
+
+    def test_project_that_is_not_linked(self, project: Project) -> None:
+        result = project.make("upgrade", check=False)
+
+        assert "uvx --with 'typer<0.29' cruft@2.16.0 link URL" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            (r'"template": ".*"', '"template": "/nowhere"', "'/nowhere' does not exist"),
+            (r'"commit": "\w+"', '"commit": "0123456789"', "has no commit 0123456789"),
+            (r"\A{", "", ".cruft.json cannot be read"),
+        ],
+    )
+    def test_wrong_link(
+        self, template: Template, tmp_path: Path, old: str, new: str, message: str
+    ) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        link = project.path / ".cruft.json"
+        link.write_text(re.sub(old, new, link.read_text()))
+        commit_all(project.path)
+
+        result = project.make("upgrade", check=False)
+
+        assert message in result.stdout
+        assert "Traceback" not in result.stdout
+        assert status(project) == ""
+
+    def test_unknown_version(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+
+        result = project.make("upgrade", "TO=v7", check=False)
+
+        assert f"has no version 'v7'. Its releases are: {NEW}, {OLD}." in result.stdout
+
+    def test_template_that_cannot_be_rendered(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        (template.path / PROJECT / "broken.md").write_text("{{ cookiecutter.nothing }}\n")
+        template.release("v3.0.0")
+
+        result = project.make("upgrade", check=False)
+
+        assert "Nothing has changed, since cruft has failed" in result.stdout
+        assert status(project) == ""
+        assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
+
+
+class TestInterruption:
+    """Seconds after the start, from the first steps to the last, and then during `make check`."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_leaves_the_tree_as_it_was(
+        self, template: Template, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        before = contents(project)
+
+        for seconds in (0.2, 0.6, 1.0, 1.4, 1.8, None):
+            interrupt_upgrade(project, seconds, number)
+
+            assert status(project) == "", f"after {seconds} s"
+            assert contents(project) == before
+            assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
+
+    def test_killed(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        before = contents(project)
+
+        interrupt_upgrade(project, 1, signal.SIGKILL)
+
+        assert status(project) == ""
+        assert contents(project) == before
+        interrupt_upgrade(project, None, signal.SIGKILL)  # it is as good as at the first time
+        assert "Raise it anywhere" in project.read("app/errors.py")
+
+
+def interrupt_upgrade(project: Project, seconds: float | None, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [clean_environment()["UV"], "run", "--script", "scripts/upgrade.py"],
+        cwd=project.path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=interruptible,
+    ) as process:
+        assert process.stdout
+        if seconds is None:
+            shown = []
+            for line in process.stdout:
+                shown.append(line)
+                if "is merged. What has changed" in line:
+                    break
+            else:
+                pytest.fail("".join(shown))
+        time.sleep(seconds or 1)
+        os.killpg(process.pid, number)
+
+
+class TestWeeklyReport:
+    def test_says_what_is_new(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        command = ("python3", "scripts/upgrade.py", "--check")
+
+        result = run(*command, cwd=project.path, check=False)
+
+        assert result.returncode == 1
+        assert f"The template has a new version, {NEW}: run `make upgrade`." in result.stdout
+        assert "## Unreleased" in result.stdout
+        other = create_linked(template, tmp_path_of(tmp_path, "new"), "sqlite", NEW)
+        assert "all that the template has released" in run(*command, cwd=other.path).stdout
+        (other.path / ".cruft.json").unlink()
+        assert "not linked" in run(*command, cwd=other.path).stdout

@@ -1,0 +1,231 @@
+# /// script
+# requires-python = ">=3.11"
+# # With typer 0.29 cruft breaks at its first prompt.
+# dependencies = ["cruft==2.16.0", "typer<0.29"]
+# ///
+"""Takes over what the template of this project has learned since: `make upgrade`.
+
+cruft says that all went well, whatever happened, and changes files one by one. So it works in a
+worktree apart, and what it has merged comes here in one step, at the end, or not at all.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = ROOT / ".cruft.json"
+VERSION = re.compile(r"v?\d+(\.\d+)*")
+MARKERS = "^(<{7}|>{7}) "
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+NOT_LINKED = """\
+This project is not linked to its template, since it has no .cruft.json. If you know the version
+that it was made of, link it, commit the file, and try again:
+
+  uvx --with 'typer<0.29' cruft@2.16.0 link URL --checkout VERSION
+"""
+
+
+def git(*arguments: str | Path, cwd: Path = ROOT, stdin: str | None = None) -> str:
+    """What git prints; where it fails, its own words end the program."""
+    command = ["git", "-c", f"core.hooksPath={os.devnull}", *map(str, arguments)]
+    result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
+    if result.returncode:
+        fail(f"`git {' '.join(map(str, arguments))}` has failed:\n{result.stderr}")
+    return result.stdout
+
+
+def fail(message: str) -> NoReturn:
+    sys.exit(message.rstrip())
+
+
+class Template:
+    """The template's history, without its files."""
+
+    def __init__(self, path: Path, commit: str) -> None:
+        self.path = path
+        self.commit = commit
+
+    def versions(self) -> list[str]:
+        """The releases, the newest first."""
+        tags = git("tag", "--sort=-version:refname", cwd=self.path).split()
+        return [tag for tag in tags if VERSION.fullmatch(tag)]
+
+    def newest_version(self) -> str | None:
+        """`None` if the project has it already, or there is none."""
+        newest = next(iter(self.versions()), None)
+        return newest if newest and not self.is_in_project(newest) else None
+
+    def has(self, commit: str) -> bool:
+        command = ["git", "rev-parse", "--quiet", "--verify", commit + "^{commit}"]
+        return subprocess.run(command, cwd=self.path, stdout=subprocess.DEVNULL).returncode == 0
+
+    def is_in_project(self, version: str) -> bool:
+        return git("rev-list", "--max-count=1", f"{self.commit}..{version}", cwd=self.path) == ""
+
+    def changes_until(self, version: str) -> str:
+        """The sections of the changelog that are new or have changed."""
+        before, after = (self.changelog(commit) for commit in (self.commit, version))
+        changed = [body for title, body in after.items() if before.get(title) != body]
+        return "\n\n".join(changed) or "The changelog says nothing about it."
+
+    def changelog(self, commit: str) -> dict[str, str]:
+        if not git("ls-tree", commit, "CHANGELOG.md", cwd=self.path):
+            return {}
+        text = git("show", f"{commit}:CHANGELOG.md", cwd=self.path)
+        sections = [section.strip() for section in re.split(r"^(?=## )", text, flags=re.MULTILINE)]
+        return {section.partition("\n")[0]: section for section in sections[1:]}
+
+
+@contextmanager
+def open_template() -> Iterator[Template]:
+    if not LINK.exists():
+        fail(NOT_LINKED)
+    try:
+        link: dict[str, Any] = json.loads(LINK.read_text())
+        url, commit = link["template"], link["commit"]
+    except (ValueError, KeyError) as error:
+        fail(f".cruft.json cannot be read ({error!r}); take it back from an earlier commit.")
+    with TemporaryDirectory() as folder:
+        git("clone", "--quiet", "--no-checkout", url, folder)
+        template = Template(Path(folder), commit)
+        if not template.has(commit):
+            fail(f"The template at {url} has no commit {commit}, which .cruft.json names.")
+        yield template
+
+
+def upgrade(version: str | None) -> None:
+    if git("status", "--porcelain"):
+        fail("There are changes that are not committed. Commit or stash them, then try again.")
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        fail("This clone is shallow, and merging needs the history: run `git fetch --unshallow`.")
+    with open_template() as template:
+        if version and not template.has(version):
+            known = ", ".join(template.versions()) or "none yet"
+            fail(f"The template has no version {version!r}. Its releases are: {known}.")
+        version = version or template.newest_version()
+        if version is None or template.is_in_project(version):
+            print("There is nothing to take over: the project has all of it already.")
+            return
+        tree = merge(version)
+        changes = template.changes_until(version)
+
+    print(f"{version} is merged. What has changed:\n\n{changes}\n", flush=True)
+    if problems := leftovers():
+        fail(
+            "Some of it has to be merged by hand. Look for conflict markers, and take over what\n"
+            f"the .rej files say, before you delete them:\n\n{problems}\n\n"
+            "Then run `make check`. To have none of it: `git reset --hard`."
+        )
+    if not is_green(tree):
+        fail(
+            f"{version} is merged, but `make check` fails. Mend it, or take all of it back with\n"
+            "`git reset --hard`."
+        )
+    print(f"\n{version} is merged, and `make check` is green. What has changed:\n\n{changes}\n")
+    print("Look at it with `git diff HEAD`, and commit it.")
+
+
+def merge(version: str) -> str:
+    """Brings into this working tree and its index what cruft merges. Returns git's tree of it."""
+    prefix = git("rev-parse", "--show-prefix").strip()
+    git("worktree", "prune")  # of a program that was killed
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
+        try:
+            options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
+            cruft = subprocess.run(
+                [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            if cruft.returncode:
+                fail(f"Nothing has changed, since cruft has failed:\n{cruft.stdout}")
+            conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
+            git("add", "--all", "--force", cwd=copy)
+            tree = git("write-tree", cwd=copy).strip()
+        finally:
+            git("worktree", "remove", "--force", copy)
+    replace("HEAD", tree, conflicts)
+    return tree
+
+
+def replace(before: str, after: str, conflicts: str = "") -> None:
+    """Brings one tree of git in the place of the other; refuses to touch what has been edited."""
+    top = Path(git("rev-parse", "--show-toplevel").strip())
+    # git would stop half-way.
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTIONS}
+    git("read-tree", "-m", "-u", before, after, cwd=top)
+    if conflicts:  # git should go on to call these files unmerged, and not commit them
+        paths = {entry.partition("\t")[2] for entry in conflicts.split("\0") if entry}
+        resolved = "".join(f"0 {'0' * 40}\t{path}\0" for path in paths)
+        git("update-index", "-z", "--index-info", cwd=top, stdin=resolved + conflicts)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def is_green(tree: str) -> bool:
+    """Whether `make check` succeeds; takes everything back when it is interrupted."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    try:
+        return subprocess.run(["make", "check"], cwd=ROOT, env=environment).returncode == 0
+    except BaseException:
+        replace(tree, "HEAD")
+        raise
+
+
+def leftovers() -> str:
+    """What a merge has left to do, a line for each file."""
+    rejected = git("ls-files", "--cached", "--others", "--", "*.rej").split("\n")[:-1]
+    command = ["git", "grep", "--untracked", "--name-only", "--extended-regexp", MARKERS]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [f"  {path}" for path in sorted({*rejected, *found.stdout.split("\n")[:-1]})]
+    return "\n".join(lines)
+
+
+def report() -> None:
+    """Fails if there is something new, for a weekly job that should be noticed."""
+    if not LINK.exists():
+        print(NOT_LINKED)
+        return
+    with open_template() as template:
+        if version := template.newest_version():
+            changes = template.changes_until(version)
+            fail(f"The template has a new version, {version}: run `make upgrade`.\n\n{changes}")
+    print("The project has all that the template has released.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Takes over what the template has learned.")
+    parser.add_argument("version", nargs="?", help="a release or commit; default: the newest one")
+    parser.add_argument("--check", action="store_true", help="only say whether there is a new one")
+    parser.add_argument("--leftovers", action="store_true", help="only look for unfinished merges")
+    arguments = parser.parse_args()
+    # Whoever ends this wants the worktree gone as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if arguments.leftovers:
+            if problems := leftovers():
+                fail(f"A merge is not finished in these files:\n\n{problems}")
+        elif arguments.check:
+            report()
+        else:
+            upgrade(arguments.version)
+    except KeyboardInterrupt:
+        fail("Interrupted: nothing has changed.")
+
+
+if __name__ == "__main__":
+    main()
