@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 
+pytest_plugins = ["tests.servers"]
+
 logger = logging.getLogger("tests")
 
 Result = subprocess.CompletedProcess[str]
@@ -54,6 +56,16 @@ def clean_environment() -> dict[str, str]:
 def interruptible() -> None:
     """For `preexec_fn`: what is started in the background of a shell ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def find_python(version: str) -> Path | None:
+    """An interpreter like `3.12` on this machine: on the path, or beside the one that runs this."""
+    beside = Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python{version}")
+    for candidate in (shutil.which(f"python{version}"), *beside):
+        works = candidate and subprocess.run([candidate, "-V"], capture_output=True).returncode == 0
+        if candidate and works:
+            return Path(candidate)
+    return None
 
 
 def cookiecutter(output: Path, *, check: bool = True, **answers: str) -> Result:

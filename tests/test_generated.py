@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import Project, clean_environment, commit_all, run
+from tests.servers import free_port
 
 # Without the tests that run pytest or the server as processes of their own.
 IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
@@ -228,13 +228,6 @@ class TestServer:
         assert result.returncode == 1
         assert name in result.stdout
         assert "Traceback" not in result.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(url: str, status: str) -> None:

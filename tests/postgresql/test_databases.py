@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Project, clean_environment
-from tests.postgresql.conftest import TCPServer, wait_until
+from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
 

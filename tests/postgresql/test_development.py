@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project, run
-from tests.postgresql.conftest import TCPServer, private_servers, wait_until
+from tests.postgresql.conftest import private_servers
+from tests.servers import TCPServer, wait_until
 
 INSERT = "INSERT INTO products (name, sku, price, currency) VALUES ('Lamp', 'L', 100, 'EUR')"
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project, clean_environment, copy_of, interruptible, run
-from tests.postgresql.conftest import TCPServer, kill, private_servers, wait_until
+from tests.postgresql.conftest import kill, private_servers
+from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
 IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")

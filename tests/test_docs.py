@@ -1,0 +1,214 @@
+"""Every command and snippet of the guide, as somebody would follow it."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import UV, Project, run
+
+GUIDE = "docs/testing.md"
+
+
+def blocks(project: Project, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", project.read(GUIDE), re.DOTALL)
+
+
+@pytest.fixture
+def followed(copy_of_each: Project) -> Project:
+    """A project in which the snippets have been written down."""
+    for number, snippet in enumerate(blocks(copy_of_each, "python")):
+        named = re.match(r"# (\S+\.py)\n", snippet)
+        name = named[1] if named else f"tests/test_guide_{number}.py"
+        assert not (copy_of_each.path / name).exists(), name
+        (copy_of_each.path / name).write_text(snippet)
+    return copy_of_each
+
+
+def test_snippets(followed: Project) -> None:
+    # The guide says that the next run asks for a fake.
+    refused = followed.pytest("tests/users", check=False)
+    assert refused.returncode == 4
+    assert "get_sms has no fake" in refused.stdout
+    (followed.path / "app" / "services" / "sms.py").unlink()
+
+    guides = sorted(str(path) for path in followed.path.glob("tests/test_guide_*.py"))
+    former = "tests/users/test_former_users.py"
+    assert "5 passed" in followed.pytest(*guides, former).stdout
+    for tool in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
+        followed.run(*tool)
+
+
+def test_settings(copy_of_each: Project) -> None:
+    (settings,) = (tomllib.loads(block) for block in blocks(copy_of_each, "toml"))
+
+    options = [f"--override-ini={name}={value}" for name, value in settings.items()]
+    output = copy_of_each.pytest("tests/test_health.py", *options).stdout
+
+    assert "passed" in output
+    assert "warning" not in output
+
+
+def test_commands(installed_copy_of_each: Project) -> None:
+    project = installed_copy_of_each
+    path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
+
+    for block in blocks(project, "sh"):
+        run("bash", "-euxc", block, cwd=project.path, PATH=path)
+
+
+# What is written, and in which message of the table it is to be found.
+SYMPTOMS = {
+    "ScopeMismatch": """
+        import pytest
+
+        @pytest.fixture(scope="class")
+        def too_wide(session): ...
+
+        def test_it(too_wide): ...
+    """,
+    "SocketBlockedError": """
+        import socket
+
+        def test_it():
+            socket.create_connection(("127.0.0.1", 1))
+    """,
+    "left open: the task": """
+        import asyncio
+
+        async def test_it():
+            asyncio.create_task(asyncio.sleep(60), name="forgotten").add_done_callback(print)
+    """,
+    "left open: a session": """
+        from app.database import sessionmaker
+        from sqlalchemy import text
+
+        async def test_it(app):
+            global kept
+            kept = sessionmaker()
+            await kept.execute(text("SELECT 1"))
+    """,
+    "The test has written through its session without a commit": """
+        from tests.fixtures.factories import User
+
+        async def test_it(session, client):
+            session.add(User(email="ada@example.com", hashed_password=""))
+            await session.flush()
+            await client.get("/health/ready")
+    """,
+    "A transaction is already begun on this Session": """
+        from sqlalchemy import text
+
+        async def test_it(session):
+            await session.execute(text("SELECT 1"))
+            async with session.begin(): ...
+    """,
+    "attached to a different loop": """
+        import asyncio
+
+        lock = asyncio.Event()
+
+        async def test_it():
+            asyncio.get_running_loop().call_soon(lambda: None)
+            other = asyncio.new_event_loop()
+            future = other.create_future()
+            other.close()
+            await future
+    """,
+    "Event loop is closed": """
+        import asyncio
+
+        async def test_it():
+            other = asyncio.new_event_loop()
+            other.close()
+            other.call_soon(print)
+    """,
+    "Another task has kept a transaction open for 5 s": """
+        import asyncio
+        from app.database import sessionmaker
+        from sqlalchemy import text
+
+        async def test_it(app):
+            async with sessionmaker() as first:
+                await first.execute(text("SELECT 1"))
+
+                async def other():
+                    async with sessionmaker() as second:
+                        await second.execute(text("SELECT 1"))
+
+                await asyncio.create_task(other())
+    """,
+    "Timeout (>60.0s)": """
+        import time
+
+        import pytest
+
+        @pytest.mark.timeout(0.2)
+        def test_it():
+            time.sleep(5)
+    """,
+}
+ON_SQLITE = {
+    "database is locked": """
+        import pytest
+        from sqlalchemy import text
+
+        @pytest.mark.committed
+        async def test_it(engine):
+            write = text("UPDATE users SET email = email")
+            async with engine.connect() as first, engine.connect() as second:
+                await second.exec_driver_sql("PRAGMA busy_timeout = 10")
+                await first.execute(write)
+                await second.execute(write)
+    """,
+    "no such table": """
+        from sqlalchemy import text
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        async def test_it():
+            async with create_async_engine("sqlite+aiosqlite://").connect() as connection:
+                await connection.execute(text("SELECT * FROM users"))
+    """,
+}
+ON_POSTGRESQL = {
+    "another operation is in progress": """
+        import asyncio
+
+        import pytest
+        from sqlalchemy import text
+
+        @pytest.mark.committed
+        async def test_it(engine):
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+                driver = (await connection.get_raw_connection()).driver_connection
+                await asyncio.gather(*(driver.fetch("SELECT 1") for _ in range(2)))
+    """,
+    "relation ... does not exist": """
+        from sqlalchemy import text
+
+        async def test_it(session):
+            await session.execute(text("SELECT * FROM nowhere"))
+    """,
+}
+
+
+def test_messages(copy_of_each: Project) -> None:
+    """The table of messages is of messages that appear, in these very words."""
+    own = {"sqlite": ON_SQLITE, "postgresql": ON_POSTGRESQL}[copy_of_each.database]
+    guide = copy_of_each.read(GUIDE)
+    symptoms = SYMPTOMS | own
+    for number, (message, test) in enumerate(symptoms.items()):
+        assert f"`{message}" in guide, message
+        indented = re.sub(r"^ {8}", "", test, flags=re.MULTILINE)
+        (copy_of_each.path / "tests" / f"test_symptom_{number}.py").write_text(indented)
+
+    output = copy_of_each.pytest(
+        "--tb=short", "-W", "error::testkit.isolation.UncommittedChanges", check=False
+    ).stdout
+
+    for message in symptoms:
+        said = re.escape(message).replace(r"\.\.\.", ".*").replace(r">60\.0s", ">[0-9.]+s")
+        assert re.search(said, output), f"{message}\n{output}"
