@@ -3,7 +3,8 @@
 UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
 .DEFAULT_GOAL := help
-.PHONY: help local-smoke test lint format bench clean
+QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
+.PHONY: help local-smoke test test-fast test-all lint format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -15,7 +16,13 @@ build/my-service/pyproject.toml: $(TEMPLATE) | $(filter $(CURDIR)/.uv/bin/uv,$(U
 	$(UV) run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir build
 
 test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the projects that it generates
-	UV=$(UV) $(UV) run pytest
+	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 -m "not long"
+
+test-fast: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test what is rendered, and its style, types and fast tests
+	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 tests/test_questions.py tests/test_rendering.py $(QUICK)
+
+test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
+	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1
 
 lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
 	$(UV) run ruff check .

@@ -1,5 +1,6 @@
 """Projects are generated and installed once for all tests; those who change one get a copy."""
 
+import fcntl
 import logging
 import os
 import shutil
@@ -7,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +23,28 @@ UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 pytest_plugins = ["tests.servers"]
 
 logger = logging.getLogger("tests")
+
+SLOWEST = 15
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Those that need the machine to themselves come last, when no worker has to wait for them.
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went."""
+    files: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                files[report.nodeid.partition("::")[0]] += report.duration
+                tests[report.nodeid] += report.duration
+    terminalreporter.section("where the time went, in seconds of all workers")
+    for name, seconds in [*files.most_common(), *tests.most_common(SLOWEST)]:
+        terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+
 
 Result = subprocess.CompletedProcess[str]
 
@@ -123,21 +149,51 @@ def commit_all(directory: Path) -> None:
     run("git", *identity, "commit", "--quiet", "--message", "All of it", cwd=directory)
 
 
-@pytest.fixture(scope="session")
-def postgresql_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return _installed_project(tmp_path_factory.mktemp("generated"), "postgresql")
+@contextmanager
+def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    with path.open("a") as lock:
+        fcntl.flock(lock, kind)
+        yield
 
 
 @pytest.fixture(scope="session")
-def sqlite_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return _installed_project(tmp_path_factory.mktemp("generated"), "sqlite")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all workers of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-def _installed_project(output: Path, database: str) -> Project:
-    cookiecutter(output, database=database)
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest, shared_folder: Path) -> Iterator[None]:
+    """Tests marked `alone` have the machine to themselves; the others share it."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with ExitStack() as held:
+        # Whoever waits to be alone lets nobody else begin.
+        with locked(shared_folder / "next"):
+            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+            held.enter_context(locked(shared_folder / "machine", kind))
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_project(shared_folder: Path) -> Project:
+    return _installed_project(shared_folder, "postgresql")
+
+
+@pytest.fixture(scope="session")
+def sqlite_project(shared_folder: Path) -> Project:
+    return _installed_project(shared_folder, "sqlite")
+
+
+def _installed_project(folder: Path, database: str) -> Project:
+    output = folder / database
     path = output / "my-service"
-    run("make", "setup", cwd=path)
-    commit_all(path)
+    with locked(folder / f"{database}.lock"):
+        if not (path / ".git").exists():
+            output.mkdir()
+            cookiecutter(output, database=database)
+            run("make", "setup", cwd=path)
+            commit_all(path)
     return Project(path, path / ".venv", database)
 
 
@@ -146,6 +202,12 @@ def each_project(request: pytest.FixtureRequest) -> Project:
     """The project of each database, not to be changed."""
     project: Project = request.getfixturevalue(f"{request.param}_project")
     return project
+
+
+sqlite_first = pytest.mark.parametrize(
+    "each_project", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
+"""For what takes long, and differs little: on PostgreSQL only `make test-all` tests it."""
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_settings(copy_of_each: Project) -> None:
     assert "warning" not in output
 
 
+@pytest.mark.long
 def test_commands(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
     path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Project, clean_environment, commit_all, run
+from tests.conftest import Project, clean_environment, commit_all, run, sqlite_first
 from tests.servers import free_port
 
 # Without the tests that run pytest or the server as processes of their own.
@@ -22,8 +22,8 @@ class TestSuite:
     @pytest.mark.parametrize(
         "options",
         [
-            ("-p", "no:randomly"),
-            ("-p", "randomly", *IN_PROCESS),
+            pytest.param(("-p", "no:randomly"), marks=pytest.mark.long),
+            pytest.param(("-p", "randomly", *IN_PROCESS), marks=pytest.mark.long),
             ("-n", "2", "--dist", "worksteal", *IN_PROCESS),
             ("-o", "db_isolation=committed", *IN_PROCESS),
         ],
@@ -44,6 +44,7 @@ class TestSuite:
 
         assert "Required test coverage of 100.0% reached. Total coverage: 100.00%" in result.stdout
 
+    @pytest.mark.alone
     def test_leaves_nothing_behind(self, each_project: Project) -> None:
         each_project.make("test-fast")
 
@@ -104,6 +105,12 @@ class TestQuality:
 
 
 class TestCommands:
+    def test_test_fast(self, each_project: Project) -> None:
+        output = each_project.make("test-fast").stdout
+
+        assert re.search(r"\d+ passed", output)
+        assert "failed" not in output
+
     def test_help_lists_every_target(self, each_project: Project) -> None:
         listed = each_project.make("help").stdout
 
@@ -253,6 +260,7 @@ class TestReadme:
         assert "5 passed" in project.pytest(*modules).stdout
         run(project.venv / "bin" / "mypy", *modules, cwd=project.path)
 
+    @sqlite_first
     def test_example_domain_can_be_removed_in_one_step(self, copy_of_each: Project) -> None:
         project = copy_of_each
         readme = project.read("README.md").split("## Remove the example domain")[1]

@@ -103,6 +103,7 @@ class TestTemplate:
         assert "1 passed" in project.pytest(ONE_TEST).stdout
 
 
+@pytest.mark.alone
 class TestWorkerDatabase:
     def test_goes_at_the_end(self, project: Project) -> None:
         project.pytest("tests/users", "-n", "2")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, run
+from tests.conftest import Project, run, sqlite_first
+
+pytestmark = pytest.mark.alone
 
 SUITE = "tests/products"
 BASELINE = ".performance/baseline.json"
@@ -18,6 +20,7 @@ def gate(project: Project, command: str, *arguments: str) -> tuple[int, str]:
     return result.returncode, result.stdout
 
 
+@sqlite_first
 def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     project = copy_of_each
     assert gate(project, "baseline", SUITE)[0] == 0

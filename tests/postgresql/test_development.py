@@ -13,6 +13,8 @@ from tests.conftest import Project, run
 from tests.postgresql.conftest import private_servers
 from tests.servers import TCPServer, wait_until
 
+pytestmark = pytest.mark.alone
+
 INSERT = "INSERT INTO products (name, sku, price, currency) VALUES ('Lamp', 'L', 100, 'EUR')"
 
 

@@ -44,6 +44,7 @@ with server_for_tests() as server:
 """
 
 
+@pytest.mark.alone
 class TestPrivateServer:
     def test_header_says_where_it_comes_from(self, project: Project) -> None:
         output = project.run("pytest", ONE_TEST).stdout
@@ -132,6 +133,7 @@ class TestPrivateServer:
         assert most == 1
 
 
+@pytest.mark.alone
 class TestEnds:
     """Nothing is left, however a run ends."""
 
@@ -230,6 +232,7 @@ class TestEnds:
 
 
 class TestGivenServer:
+    @pytest.mark.alone
     def test_is_used(self, project: Project, tcp_server: TCPServer) -> None:
         before = tcp_server.databases()
 
@@ -345,6 +348,7 @@ class TestGivenServer:
 
         assert_refused(project, tcp_server.url(), "too old")
 
+    @pytest.mark.alone
     def test_full_disk(self, project: Project) -> None:
         small = Path(tempfile.mkdtemp(prefix="fast-fastapi-", dir="/var/tmp"))
         mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=711", "tmpfs", small]

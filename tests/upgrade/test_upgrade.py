@@ -17,6 +17,9 @@ from tests.upgrade.conftest import NEW, OLD, PROJECT, Template, create_linked, c
 
 __all__ = ["linked"]
 GREEN_CHECK = f"{NEW} is merged, and `make check` is green."
+sqlite_first = pytest.mark.parametrize(
+    "linked", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 OWN_TEST = "def test_own(user: object) -> None:\n    assert user\n"
 RELEASES = [
     tag for tag in run("git", "tag", cwd=ROOT).stdout.split() if re.fullmatch(r"v[\d.]+", tag)
@@ -32,6 +35,7 @@ def contents(project: Project) -> dict[str, bytes]:
 
 
 class TestMerges:
+    @sqlite_first
     def test_from_an_older_version(self, linked: Project) -> None:
         """With edits beside those of the template, own files, and an unchanged rest."""
         linked.edit("app/errors.py", "self.detail = detail\n", "self.detail = detail.strip()\n")
@@ -58,6 +62,7 @@ class TestMerges:
         assert "nothing to take over" in linked.make("upgrade").stdout
         assert contents(linked) == before
 
+    @pytest.mark.long
     def test_what_was_removed_stays_removed(self, linked: Project, template: Template) -> None:
         """Also when the template has a new file there."""
         step = linked.read("README.md").split("## Remove the example domain")[1]
@@ -73,6 +78,7 @@ class TestMerges:
         assert not (linked.path / "app" / "products").exists()
         assert not list((linked.path / "migrations").rglob("*products*"))
 
+    @pytest.mark.long
     @pytest.mark.parametrize("tag", RELEASES)
     @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
     def test_from_every_release(self, tmp_path: Path, tag: str, database: str) -> None:
@@ -85,7 +91,9 @@ class TestMerges:
 
         assert "v99 is merged, and `make check` is green." in project.make("upgrade").stdout
 
-    def test_to_a_certain_version(self, linked: Project, template: Template) -> None:
+    @pytest.mark.long
+    def test_to_a_certain_version(self, template: Template, tmp_path: Path) -> None:
+        linked = create_linked(template, tmp_path, "sqlite")
         template.edit(f"{PROJECT}/testkit/tasks.py", '"""Tasks', '"""Not yet wanted: tasks')
         template.release("v3.0.0")
 

@@ -25,6 +25,7 @@ def runner(request: pytest.FixtureRequest, copy_of_each: Project, tmp_path: Path
     return Runner(copy_of_each.path, machines, {"postgres": server.url()})
 
 
+@pytest.mark.long
 def test_ci(runner: Runner, copy_of_each: Project) -> None:
     runner.run(CI)
 

@@ -178,15 +178,16 @@ def check(path: Path, arguments: Sequence[str]) -> tuple[list[str], str]:
     slower = [
         nodeid for nodeid in common if _is_slower(base, now, nodeid, now.median(nodeid, "seconds"))
     ]
-    if slower:
+    is_whole = len(common) == len(base.tests) == len(now.tests)
+    if slower or any(_slower_fixtures(base, now, is_whole=is_whole)):
         again = measure(CONFIRMING_RUNS, arguments)
         slower = [
             nodeid for nodeid in slower if _is_slower(base, again, nodeid, again.fastest(nodeid))
         ]
         now.tests |= {nodeid: again.tests[nodeid] for nodeid in slower}
+        now.ledgers += again.ledgers
     more = [nodeid for nodeid in common if _needs_more_statements(base, now, nodeid)]
     # The fixtures first, as they explain why many tests became slower.
-    is_whole = len(common) == len(base.tests) == len(now.tests)
     found = list(_slower_fixtures(base, now, is_whole=is_whole))
     found += [_explain(base, now, nodeid) for nodeid in dict.fromkeys([*slower, *more])]
     new = len(now.tests) - len(common)
