@@ -3,14 +3,18 @@
 UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
 .DEFAULT_GOAL := help
+ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
 QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
-.PHONY: help local-smoke test test-fast test-all lint format bench clean
+.PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest lint format bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 local-smoke: build/my-service/pyproject.toml  ## Generate a project in build/, test it, and drive its server
 	$(MAKE) -C build/my-service local-smoke UV=$(UV)
+
+dev: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Keep a project for each database in build/dev while the template changes
+	$(UV) run tools/dev.py
 
 build/my-service/pyproject.toml: $(TEMPLATE) | $(filter $(CURDIR)/.uv/bin/uv,$(UV))
 	$(UV) run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir build
@@ -20,6 +24,15 @@ test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the proje
 
 test-fast: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test what is rendered, and its style, types and fast tests
 	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 tests/test_questions.py tests/test_rendering.py $(QUICK)
+
+test-lowest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test generated projects on the oldest dependencies that they allow
+	UV=$(UV) $(UV) run env UV_RESOLUTION=lowest-direct pytest $(ON_DEPENDENCIES)
+
+test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest releases, and list those that they do not allow
+	UV=$(UV) $(UV) run env UV_REFRESH=1 pytest $(ON_DEPENDENCIES)
+	@for database in sqlite postgresql; do \
+	    $(UV) run --no-dev cookiecutter . --no-input -f -o build/latest/$$database database=$$database >/dev/null; \
+	    (cd build/latest/$$database/my-service && $(UV) tree --quiet --outdated --depth 1 | grep 'latest:' || true); done
 
 test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
 	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 
-pytest_plugins = ["tests.servers"]
+collect_ignore_glob = ["adoption/project/*"]
+pytest_plugins = ["tests.servers", "tests.releases"]
 
 logger = logging.getLogger("tests")
 

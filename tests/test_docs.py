@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Project, run
+from tests.conftest import UV, Project, run, sqlite_first
 
 GUIDE = "docs/testing.md"
 
@@ -196,6 +196,7 @@ ON_POSTGRESQL = {
 }
 
 
+@sqlite_first
 def test_messages(copy_of_each: Project) -> None:
     """The table of messages is of messages that appear, in these very words."""
     own = {"sqlite": ON_SQLITE, "postgresql": ON_POSTGRESQL}[copy_of_each.database]

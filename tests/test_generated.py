@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Project, clean_environment, commit_all, run, sqlite_first
+from tests.conftest import Project, clean_environment, commit_all, run
 from tests.servers import free_port
 
 # Without the tests that run pytest or the server as processes of their own.
@@ -79,22 +79,6 @@ class TestQuality:
         project.run("ruff", "format", ".")
 
         assert run("git", "status", "--porcelain", cwd=project.path).stdout == ""
-
-    def test_import_directions(self, each_project: Project) -> None:
-        """`app` knows nothing of the tests, `testkit` nothing of `app`, domains only each other's
-        front."""
-        imports = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
-        for path in each_project.path.glob("[at]*/**/*.py"):
-            package, *rest = path.relative_to(each_project.path).parts
-            for imported in imports.findall(path.read_text()):
-                top, *below = imported.split(".")
-                if package == "app":
-                    assert top not in ("tests", "testkit"), f"{path} imports {imported}"
-                if package == "testkit":
-                    assert top not in ("tests", "app"), f"{path} imports {imported}"
-                if package == "app" and len(rest) > 1 and rest[0] in ("users", "products"):
-                    other = {"users": "products", "products": "users"}[rest[0]]
-                    assert below[:1] != [other] or len(below) == 1, f"{path} imports {imported}"
 
     def test_wheel_can_be_built(self, copy_of_each: Project, tmp_path: Path) -> None:
         run(clean_environment()["UV"], "build", "--wheel", "-o", tmp_path, cwd=copy_of_each.path)
@@ -260,7 +244,7 @@ class TestReadme:
         assert "5 passed" in project.pytest(*modules).stdout
         run(project.venv / "bin" / "mypy", *modules, cwd=project.path)
 
-    @sqlite_first
+    @pytest.mark.long
     def test_example_domain_can_be_removed_in_one_step(self, copy_of_each: Project) -> None:
         project = copy_of_each
         readme = project.read("README.md").split("## Remove the example domain")[1]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from tests.answers import ODD_ANSWERS
 from tests.conftest import TEMPLATE, cookiecutter, run
 
 DATABASES = ("sqlite", "postgresql")
@@ -33,18 +34,6 @@ CHOSEN_FILES = {
         "testkit/databases/postgresql/server.py",
         "testkit/databases/postgresql/sync.py",
     },
-}
-ODD_ANSWERS = {
-    "plain": "My Service",
-    "double quotes": 'The "Best" Service',
-    "single quotes": "Ada's Service",
-    "both quotes": """Ada's "Best" 'Service'""",
-    "backslashes": "C:\\new\\table \\",
-    "hashes": "# C# and #1 #",
-    "percent and dollar": "100 % for $5 ${HOME} $$ %s %(x)s",
-    "non-ASCII": "Möbel für 日本 🚀",
-    "markup": "<b>*bold*</b> _under_ [link](x) `code` & |",
-    "braces": "{a} } { {0}",
 }
 
 

@@ -151,6 +151,7 @@ class TestWorkerDatabase:
 
         assert leftovers() == []
 
+    @pytest.mark.long
     def test_development_database_is_not_touched(self, project: Project) -> None:
         database = project.path / "my-service.db"
         project.run("alembic", "upgrade", "head")
@@ -166,6 +167,7 @@ class TestWorkerDatabase:
 
         assert database.read_bytes() == before
 
+    @pytest.mark.long
     def test_engine_of_another_database_is_refused(self, project: Project) -> None:
         project.edit(
             "tests/fixtures/database.py",

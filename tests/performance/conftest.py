@@ -6,10 +6,21 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import pytest
+
 from tests.conftest import Project
 
 LEDGER = ".performance/ledger.jsonl"
 INNER = "tests/test_inner.py"
+
+
+@pytest.fixture
+def lean(project: Project) -> Project:
+    """A project whose tests load the plugin, and nothing of the application, in half the time."""
+    plugins = ["testkit.performance.plugin", "testkit.markers"]
+    (project.path / "tests" / "conftest.py").write_text(f"pytest_plugins = {plugins}\n")
+    project.edit("pyproject.toml", 'db_isolation = "rollback"\n', "")
+    return project
 
 
 @dataclass

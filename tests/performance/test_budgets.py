@@ -30,11 +30,11 @@ SLEEPS = """
 
 class TestOfTests:
     @pytest.mark.parametrize("options", [(), ("-n", "2")])
-    def test_warn_locally_and_fail_in_ci(self, project: Project, options: tuple[str, ...]) -> None:
-        write_tests(project, SLEEPS)
+    def test_warn_locally_and_fail_in_ci(self, lean: Project, options: tuple[str, ...]) -> None:
+        write_tests(lean, SLEEPS)
 
-        local = project.pytest(INNER, *options, CI="")
-        in_ci = project.pytest(INNER, *options, check=False, CI="true")
+        local = lean.pytest(INNER, *options, CI="")
+        in_ci = lean.pytest(INNER, *options, check=False, CI="true")
 
         assert in_ci.returncode == 1
         for result in (local, in_ci):
@@ -43,10 +43,10 @@ class TestOfTests:
             assert "test_has_no_marker took" not in result.stdout
             assert "3 passed" in result.stdout
 
-    def test_one_hiccup_does_not_fail(self, project: Project) -> None:
+    def test_one_hiccup_does_not_fail(self, lean: Project) -> None:
         # Also when nothing is known yet: the test is run again before it is judged.
         write_tests(
-            project,
+            lean,
             """
             import time
             from pathlib import Path
@@ -62,13 +62,13 @@ class TestOfTests:
             """,
         )
 
-        assert "over budget" not in project.pytest(INNER, CI="true").stdout
-        (project.path / "was-here").unlink()
-        assert "over budget" not in project.pytest(INNER, CI="true").stdout
+        assert "over budget" not in lean.pytest(INNER, CI="true").stdout
+        (lean.path / "was-here").unlink()
+        assert "over budget" not in lean.pytest(INNER, CI="true").stdout
 
-    def test_shared_fixtures_do_not_count(self, project: Project) -> None:
+    def test_shared_fixtures_do_not_count(self, lean: Project) -> None:
         write_tests(
-            project,
+            lean,
             """
             import time
 
@@ -88,14 +88,14 @@ class TestOfTests:
             """,
         )
 
-        assert "over budget" not in project.pytest(INNER, CI="true").stdout
+        assert "over budget" not in lean.pytest(INNER, CI="true").stdout
 
-    def test_are_set_in_pyproject(self, project: Project) -> None:
-        project.edit("pyproject.toml", 'budget_fast = "0.1"', 'budget_fast = "0.5"')
-        write_tests(project, SLEEPS)
+    def test_are_set_in_pyproject(self, lean: Project) -> None:
+        lean.edit("pyproject.toml", 'budget_fast = "0.1"', 'budget_fast = "0.5"')
+        write_tests(lean, SLEEPS)
 
-        assert "over budget" not in project.pytest(INNER, CI="true").stdout
-        assert "fast: takes at most 0.5 s" in project.pytest("--markers").stdout
+        assert "over budget" not in lean.pytest(INNER, CI="true").stdout
+        assert "fast: takes at most 0.5 s" in lean.pytest("--markers").stdout
 
 
 class TestOfTheSuite:
@@ -107,9 +107,9 @@ class TestOfTheSuite:
             ("budget_growth=30", "A process of tests grew by"),
         ],
     )
-    def test_fail_in_ci(self, project: Project, budget: str, sentence: str) -> None:
+    def test_fail_in_ci(self, lean: Project, budget: str, sentence: str) -> None:
         write_tests(
-            project,
+            lean,
             """
             import time
 
@@ -126,12 +126,12 @@ class TestOfTheSuite:
         )
         suite = ("-o", f"testpaths={INNER}", "-o", budget)
 
-        assert sentence in project.pytest(*suite, CI="").stdout
-        in_ci = project.pytest(*suite, check=False, CI="true")
+        assert sentence in lean.pytest(*suite, CI="").stdout
+        in_ci = lean.pytest(*suite, check=False, CI="true")
         assert in_ci.returncode == 1
         assert sentence in in_ci.stdout
         # A part of the suite is not the suite.
-        assert sentence not in project.pytest(*suite, "-k", "leaks", CI="true").stdout
+        assert sentence not in lean.pytest(*suite, "-k", "leaks", CI="true").stdout
 
 
 @pytest.mark.parametrize(
@@ -214,9 +214,9 @@ class TestOfQueries:
         assert "LookupError: of the test" in output
 
     @pytest.mark.parametrize("budget", ["", "'5'", "-1", "1, 2", "count=3"])
-    def test_impossible_ones_are_refused(self, project: Project, budget: str) -> None:
+    def test_impossible_ones_are_refused(self, lean: Project, budget: str) -> None:
         write_tests(
-            project,
+            lean,
             f"""
             import pytest
 
@@ -227,7 +227,7 @@ class TestOfQueries:
             """,
         )
 
-        result = project.pytest(INNER, check=False)
+        result = lean.pytest(INNER, check=False)
 
         assert result.returncode == 4
         assert "`query_budget` needs the number of SQL statements" in result.stdout

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import Project, copy_of, sqlite_first
+from tests.conftest import Project, copy_of
 from tests.performance.conftest import INNER, write_tests
 
 ONE = "tests/products/test_products.py::TestList::test_goes_page_by_page"
@@ -133,7 +133,7 @@ def passed(output: str) -> str:
     return found[1] if found else "0"
 
 
-@sqlite_first
+@pytest.mark.long
 def test_comparison(ready: Project) -> None:
     output = ready.run("python", "-m", "testkit.performance.comparison", "--rounds", "1").stdout
 

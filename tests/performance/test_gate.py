@@ -64,6 +64,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     assert "was 1: its scope is function, was session" in output
 
 
+@pytest.mark.long
 def test_a_slow_fixture_is_named(project: Project) -> None:
     assert gate(project, "baseline", "tests/products/test_price.py")[0] == 0
     project.edit("tests/products/conftest.py", "import pytest\n", "import time\n\nimport pytest\n")
@@ -106,6 +107,7 @@ def test_baseline_that_cannot_be_used(project: Project, stored: str | None, sent
     assert "make perf-baseline" in output
 
 
+@pytest.mark.long
 def test_baseline_of_something_else(project: Project) -> None:
     assert gate(project, "baseline", "tests/test_health.py")[0] == 0
 
@@ -119,6 +121,7 @@ def test_baseline_of_something_else(project: Project) -> None:
     assert (code, "was made on postgresql, and these tests run on sqlite" in output) == (2, True)
 
 
+@pytest.mark.long
 def test_failing_tests_are_not_compared(project: Project) -> None:
     assert gate(project, "baseline", "tests/test_health.py")[0] == 0
     project.edit("app/health.py", '"ok"', '"broken"')

@@ -20,34 +20,34 @@ UNEVEN = """
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "-1/3", "1/0", ""])
-def test_shard_out_of_range_is_refused(project: Project, shard: str) -> None:
+def test_shard_out_of_range_is_refused(lean: Project, shard: str) -> None:
     for options in ((), ("-n", "2")):
-        result = project.pytest(f"--shard={shard}", *options, check=False)
+        result = lean.pytest(f"--shard={shard}", *options, check=False)
 
         assert result.returncode == 4
         assert f"The shard {shard!r} does not exist: write K/N" in result.stdout
         assert "Traceback" not in result.stdout
 
 
-def test_shards_take_equally_long(project: Project) -> None:
-    write_tests(project, UNEVEN)
-    project.pytest(INNER)
+def test_shards_take_equally_long(lean: Project) -> None:
+    write_tests(lean, UNEVEN)
+    lean.pytest(INNER)
 
     seconds = []
     for shard in range(1, 5):
         # Not all of them in one process, and in random order, as usual.
         options = ("-n", "2") if shard % 2 else ()
         ledger = f"{shard}.jsonl"
-        shutil.copy(project.path / LEDGER, project.path / ledger)
-        project.pytest(INNER, f"--shard={shard}/4", "--ledger", ledger, *options)
-        seconds.append(ledger_of(project, ledger).runs[-1]["call"])
+        shutil.copy(lean.path / LEDGER, lean.path / ledger)
+        lean.pytest(INNER, f"--shard={shard}/4", "--ledger", ledger, *options)
+        seconds.append(ledger_of(lean, ledger).runs[-1]["call"])
 
     # The parts are equal within 1 %; the rest is what a busy machine may add.
     assert max(seconds) <= 1.25 * sum(seconds) / 4
     command = ("-m", "testkit.performance", "merge", "--ledger", "all.jsonl")
-    result = project.run("python", *command, *(f"{shard}.jsonl" for shard in range(1, 5)))
+    result = lean.run("python", *command, *(f"{shard}.jsonl" for shard in range(1, 5)))
     assert "4 shards, 40 tests, each of them once" in result.stdout
-    merged = ledger_of(project, "all.jsonl").runs[-1]
+    merged = ledger_of(lean, "all.jsonl").runs[-1]
     assert merged["shards"].keys() == {"1/4", "2/4", "3/4", "4/4"}
     assert merged["complete"] is True
     assert merged["outcomes"] == {"passed": 40}

@@ -24,30 +24,30 @@ SLEEPING = """
 """
 
 
-def header(project: Project, *options: str, **environment: str) -> str:
+def header(lean: Project, *options: str, **environment: str) -> str:
     """The line about workers."""
     command = ("python", "-m", "pytest", "-n", "auto", *options)
-    output = project.run(*command, check=False, **environment).stdout
+    output = lean.run(*command, check=False, **environment).stdout
     return re.search("^workers: .*$", output, re.MULTILINE)[0]  # type: ignore[index]
 
 
 class TestNumber:
-    def test_is_decided_by_what_is_recorded(self, project: Project) -> None:
-        write_tests(project, SLEEPING)
+    def test_is_decided_by_what_is_recorded(self, lean: Project) -> None:
+        write_tests(lean, SLEEPING)
 
-        guessed = header(project, INNER)
+        guessed = header(lean, INNER)
         assert guessed.startswith("workers: none, since 2 tests")
         assert "as far as can be guessed before the first run" in guessed
 
-        recorded = header(project, INNER)
+        recorded = header(lean, INNER)
         assert re.match(
             r"workers: 2, since 13 tests take about [67]\.\d s in one process, and \d\.\d s in 2$",
             recorded,
         )
 
-    def test_is_that_of_the_selected_tests(self, project: Project) -> None:
-        write_tests(project, SLEEPING)
-        project.pytest(INNER)
+    def test_is_that_of_the_selected_tests(self, lean: Project) -> None:
+        write_tests(lean, SLEEPING)
+        lean.pytest(INNER)
 
         for options in (
             ("-k", "quick"),
@@ -56,15 +56,15 @@ class TestNumber:
             ("-m", "not medium", "-k", "not (sleeps and 3)"),
         ):
             place = () if "::" in options[0] else (INNER,)
-            line = header(project, *options, *place)
+            line = header(lean, *options, *place)
             assert line.startswith("workers: none, since 1 test takes"), options
-        assert "since 2 tests" in header(project, INNER, "-k", "sleeps and (10 or 11)", "--co")
-        assert "since 13 tests" in header(project, "tests", "--co")
-        assert "since 6 tests" in header(project, INNER, "--shard", "1/2", "--co")
+        assert "since 2 tests" in header(lean, INNER, "-k", "sleeps and (10 or 11)", "--co")
+        assert "since 13 tests" in header(lean, "tests", "--co")
+        assert "since 6 tests" in header(lean, INNER, "--shard", "1/2", "--co")
 
-    def test_follows_markers_that_are_stated(self, project: Project) -> None:
+    def test_follows_markers_that_are_stated(self, lean: Project) -> None:
         write_tests(
-            project,
+            lean,
             """
             import pytest
 
@@ -78,10 +78,10 @@ class TestNumber:
                 pass
             """,
         )
-        project.pytest(INNER)
+        lean.pytest(INNER)
 
-        assert "since 1 test takes" in header(project, INNER, "-m", "fast")
-        assert "since 1 test takes" in header(project, INNER, "-m", "medium")
+        assert "since 1 test takes" in header(lean, INNER, "-m", "fast")
+        assert "since 1 test takes" in header(lean, INNER, "-m", "medium")
 
     @pytest.mark.parametrize(
         ("tests", "seconds", "longest", "start", "cores", "memory", "expected"),
@@ -141,10 +141,10 @@ class TestBatches:
                 pytest.skip("for a reason")
     """
 
-    def test_a_crash_is_blamed_on_the_test_that_crashed(self, project: Project) -> None:
-        write_tests(project, self.SUITE)
+    def test_a_crash_is_blamed_on_the_test_that_crashed(self, lean: Project) -> None:
+        write_tests(lean, self.SUITE)
 
-        output = project.pytest(
+        output = lean.pytest(
             INNER, "-n", "2", "--dist", "worksteal", "-vv", check=False, CRASH="1"
         ).stdout
 
@@ -158,25 +158,25 @@ class TestBatches:
         )
         assert len(outcomes) == 300
         assert set(outcomes.values()) == {1}
-        assert len(ledger_of(project).tests) == 299
+        assert len(ledger_of(lean).tests) == 299
 
     @pytest.mark.parametrize("distribution", ["load", "worksteal", "loadfile", "each"])
-    def test_no_test_is_lost_or_doubled(self, project: Project, distribution: str) -> None:
-        write_tests(project, self.SUITE)
+    def test_no_test_is_lost_or_doubled(self, lean: Project, distribution: str) -> None:
+        write_tests(lean, self.SUITE)
         options = ("-n", "2", "--dist", distribution)
         if distribution == "each":
             options = ("--tx", "2*popen", "--dist", "each")
 
-        output = project.pytest(INNER, *options, check=False, FAIL="1").stdout
+        output = lean.pytest(INNER, *options, check=False, FAIL="1").stdout
 
         times = 2 if distribution == "each" else 1
         assert f"{times} failed, {298 * times} passed, {times} skipped" in output
 
-    def test_what_is_shown_is_the_same_as_without(self, project: Project) -> None:
-        write_tests(project, self.SUITE)
+    def test_what_is_shown_is_the_same_as_without(self, lean: Project) -> None:
+        write_tests(lean, self.SUITE)
 
         def shown(*options: str) -> list[str]:
-            output = project.pytest(
+            output = lean.pytest(
                 INNER, "-n", "2", "-rs", "-p", "no:randomly", *options, check=False, FAIL="1"
             ).stdout
             without_worker = re.sub(r"gw\d|\d+\.\d+s|\d+ms|\[ *\d+%\]|[.Fs]{20,}", "", output)
@@ -184,9 +184,9 @@ class TestBatches:
 
         assert shown() == shown("-p", "no:testkit.performance.batches")
 
-    def test_first_failure_can_stop_the_run(self, project: Project) -> None:
+    def test_first_failure_can_stop_the_run(self, lean: Project) -> None:
         write_tests(
-            project,
+            lean,
             """
             import time
 
@@ -200,8 +200,8 @@ class TestBatches:
             """,
         )
 
-        first = project.pytest(INNER, "-n", "2", "-x", "-p", "no:randomly", check=False)
-        again = project.pytest(INNER, "-n", "2", "--lf", "-p", "no:randomly", check=False)
+        first = lean.pytest(INNER, "-n", "2", "-x", "-p", "no:randomly", check=False)
+        again = lean.pytest(INNER, "-n", "2", "--lf", "-p", "no:randomly", check=False)
 
         assert first.returncode == 2
         assert "stopping after 1 failures" in first.stdout

@@ -38,6 +38,7 @@ def psql(project: Project, statement: str, **environment: str) -> str:
     return on_database(project, "psql", "-tAc", statement, **environment).splitlines()[-1]
 
 
+@pytest.mark.long
 def test_data_are_durable_and_kept(project: Project) -> None:
     on_database(project, str(project.venv / "bin" / "alembic"), "upgrade", "head")
     psql(project, INSERT)
@@ -49,6 +50,7 @@ def test_data_are_durable_and_kept(project: Project) -> None:
     assert psql(project, "SELECT name FROM products") == "Lamp"
 
 
+@pytest.mark.long
 def test_make_db_shell(project: Project) -> None:
     shutil.copytree(project.venv, project.path / ".venv", symlinks=True)
 
@@ -78,6 +80,7 @@ def test_failures_are_said_in_plain_words(project: Project) -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.long
 def test_instances_that_start_together_do_not_race(project: Project, tcp_server: TCPServer) -> None:
     tcp_server.execute("CREATE DATABASE race")
     url = tcp_server.url(database="race").replace("postgresql:", "postgresql+asyncpg:")

