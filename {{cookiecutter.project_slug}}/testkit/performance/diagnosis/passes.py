@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def run_passes(
         following = list(order)
         generator.shuffle(following)
         for item, next_in_order in zip(order, [*order[1:], None], strict=True):
-            nextitem: pytest.Item | pytest.Collector | None = next_in_order
+            nextitem: Any = next_in_order
             if nextitem is None and number + 1 < passes:
                 # Of a test that follows itself, only what it shares with others may stay.
                 nextitem = following[0] if following[0] is not item else item.parent
