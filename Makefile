@@ -35,7 +35,7 @@ test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest 
 	    (cd build/latest/$$database/my-service && $(UV) tree --quiet --outdated --depth 1 | grep 'latest:' || true); done
 
 test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
-	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1
+	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 -rs
 
 lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
 	$(UV) run ruff check .

@@ -1,6 +1,7 @@
 """What is generated: the files, and what is in them, for every kind of answer."""
 
 import ast
+import platform
 import re
 import subprocess
 import sys
@@ -117,6 +118,16 @@ def test_no_trace_of_the_template(generated: dict[str, Path], database: str) -> 
         assert content.endswith("\n"), path
         assert not content.endswith("\n\n"), path
         assert not re.search(r"[ \t]\n", content), f"{path} has trailing blanks"
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_nothing_of_this_machine(generated: dict[str, Path], database: str) -> None:
+    """No path and no name of where it was generated, and no settings that are somebody's own."""
+    here = [str(Path.home()), str(TEMPLATE.parent), platform.node()]
+    for path in text_files(generated[database]):
+        assert path.name != ".env"
+        for trace in here:
+            assert not re.search(rf"{re.escape(trace)}\b", path.read_text()), f"{path}: {trace}"
 
 
 @pytest.mark.parametrize("database", DATABASES)

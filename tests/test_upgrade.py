@@ -252,6 +252,14 @@ class TestRefusals:
 
         assert f"has no version 'v7'. Its releases are: {NEW}, {OLD}." in result.stdout
 
+    def test_template_without_a_release(self, template: Template, tmp_path: Path) -> None:
+        project = create_linked(template, tmp_path, "sqlite")
+        run("git", "tag", "--delete", OLD, NEW, cwd=template.path)
+
+        assert "has no release yet" in project.make("upgrade", check=False).stdout
+        weekly = run("python3", "scripts/upgrade.py", "--check", cwd=project.path)
+        assert "all that the template has released" in weekly.stdout
+
     def test_template_that_cannot_be_rendered(self, template: Template, tmp_path: Path) -> None:
         project = create_linked(template, tmp_path, "sqlite")
         (template.path / PROJECT / "broken.md").write_text("{{ cookiecutter.nothing }}\n")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import UV, clean_environment, find_python, logger, run
+from tests.conftest import UV, clean_environment, find_python, run
 
 EXPRESSION = re.compile(r"\$\{\{ *(.*?) *\}\}", re.DOTALL)
 
@@ -96,7 +97,7 @@ class Runner:
 
     def skip(self, reason: str) -> None:
         self.skipped.append(reason)
-        logger.info("skipped: %s", reason)
+        warnings.warn(f"skipped: {reason}", stacklevel=2)  # pytest lists it at the end
 
     def command(
         self,

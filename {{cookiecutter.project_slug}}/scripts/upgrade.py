@@ -113,6 +113,10 @@ def upgrade(version: str | None) -> None:
         if version and not template.has(version):
             known = ", ".join(template.versions()) or "none yet"
             fail(f"The template has no version {version!r}. Its releases are: {known}.")
+        if not version and not template.versions():
+            fail(
+                "The template has no release yet. Name a branch or a commit: `make upgrade TO=main`."
+            )
         version = version or template.newest_version()
         if version is None or template.is_in_project(version):
             print("There is nothing to take over: the project has all of it already.")
