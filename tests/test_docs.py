@@ -27,6 +27,7 @@ def followed(copy_of_each: Project) -> Project:
     return copy_of_each
 
 
+@sqlite_first
 def test_snippets(followed: Project) -> None:
     # The guide says that the next run asks for a fake.
     refused = followed.pytest("tests/users", check=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Project, clean_environment, commit_all, run
+from tests.conftest import Project, clean_environment, commit_all, run, sqlite_first
 from tests.servers import free_port
 
 # Without the tests that run pytest or the server as processes of their own.
@@ -148,6 +148,7 @@ class TestCommands:
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
 
+    @sqlite_first
     def test_migration(self, installed_copy_of_each: Project) -> None:
         project = installed_copy_of_each
         project.make("migrate")
@@ -173,6 +174,7 @@ class TestCommands:
 
 
 class TestServer:
+    @sqlite_first
     def test_make_run_migrates_serves_and_reloads(self, installed_copy_of_each: Project) -> None:
         project = installed_copy_of_each
         port = free_port()
@@ -234,6 +236,7 @@ def wait_for(url: str, status: str) -> None:
 
 
 class TestReadme:
+    @sqlite_first
     def test_examples_of_tests_work(self, copy_of_each: Project) -> None:
         project = copy_of_each
         examples = re.findall(r"```python\n(.*?)```", project.read("README.md"), re.DOTALL)

@@ -132,6 +132,7 @@ def tmp_path_of(tmp_path: Path, name: str) -> Path:
 
 
 class TestConflicts:
+    @sqlite_first
     def test_edits_of_the_same_line(self, linked: Project) -> None:
         """The update goes as far as it can, and says where it could not."""
         linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
@@ -155,6 +156,7 @@ class TestConflicts:
         run("git", "reset", "--quiet", "--hard", cwd=linked.path)
         assert contents(linked) == before
 
+    @sqlite_first
     def test_ci_refuses_what_is_unfinished(self, linked: Project) -> None:
         linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
         commit_all(linked.path)

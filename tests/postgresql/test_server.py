@@ -167,7 +167,10 @@ class TestEnds:
 
         return start
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+    @pytest.mark.parametrize(
+        "number",
+        [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL],
+    )
     def test_after_a_signal(
         self, endless_run: Callable[..., subprocess.Popen[bytes]], number: signal.Signals
     ) -> None:
@@ -216,7 +219,14 @@ class TestEnds:
         assert " passed" in project.pytest(ONE_TEST).stdout
 
     @pytest.mark.parametrize(
-        "damage", ["data/global/pg_control", "data/PG_VERSION", "data/base", "data/global", "data"]
+        "damage",
+        [
+            "data/global/pg_control",
+            *(
+                pytest.param(part, marks=pytest.mark.long)
+                for part in ("data/PG_VERSION", "data/base", "data/global", "data")
+            ),
+        ],
     )
     def test_damaged_data_are_made_anew(self, project: Project, damage: str) -> None:
         directory = project.run("python", "-c", WHERE).stdout.strip()
