@@ -269,7 +269,9 @@ class TestRefusals:
 
         result = project.make("upgrade", check=False)
 
-        assert "Nothing has changed, since cruft has failed" in result.stdout
+        assert "Nothing has changed, since cruft cannot merge v3.0.0: " in result.stdout
+        assert "broken.md" in result.stdout
+        assert "Traceback" not in result.stdout
         assert status(project) == ""
         assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
 

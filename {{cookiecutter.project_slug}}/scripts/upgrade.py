@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 LINK = ROOT / ".cruft.json"
 VERSION = re.compile(r"v?\d+(\.\d+)*")
+LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -156,7 +157,10 @@ def merge(version: str) -> str:
                 text=True,
             )
             if cruft.returncode:
-                fail(f"Nothing has changed, since cruft has failed:\n{cruft.stdout}")
+                # Of a traceback, what the exception says.
+                reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
+                reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
+                fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
             conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
             git("add", "--all", "--force", cwd=copy)
             tree = git("write-tree", cwd=copy).strip()
