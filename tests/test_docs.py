@@ -53,6 +53,7 @@ def test_settings(copy_of_each: Project) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_commands(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
     path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"

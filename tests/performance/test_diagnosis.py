@@ -134,6 +134,7 @@ def passed(output: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_comparison(ready: Project) -> None:
     output = ready.run("python", "-m", "testkit.performance.comparison", "--rounds", "1").stdout
 
