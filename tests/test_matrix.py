@@ -54,7 +54,8 @@ def test_everything(tmp_path: Path, answer: str, database: str, python: str) -> 
 def migrate(project: Project) -> None:
     """Up, down and up again, and then there is nothing that the models have and the tables lack."""
     # On PostgreSQL with a private server, as `make migrate` has it.
-    on_database = ["python", "-m", "testkit.databases.postgresql", "alembic"]
-    program = ["alembic"] if project.database == "sqlite" else on_database
+    alembic = project.venv / "bin" / "alembic"
+    on_database = ["python", "-m", "testkit.databases.postgresql", alembic]
+    program = [alembic] if project.database == "sqlite" else on_database
     for command in (("upgrade", "head"), ("downgrade", "base"), ("upgrade", "head"), ("check",)):
         project.run(*program, *command)
