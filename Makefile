@@ -3,6 +3,9 @@
 UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
 .DEFAULT_GOAL := help
+# The tests, too, run commands with uv.
+RUN = UV=$(UV) $(UV) run
+PYTEST := pytest -n 2 --dist load --maxschedchunk 1
 ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
 QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
 .PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest lint format bench clean
@@ -20,22 +23,22 @@ build/my-service/pyproject.toml: $(TEMPLATE) | $(filter $(CURDIR)/.uv/bin/uv,$(U
 	$(UV) run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir build
 
 test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the projects that it generates
-	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 -m "not long"
+	$(RUN) $(PYTEST) -m "not long"
 
 test-fast: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test what is rendered, and its style, types and fast tests
-	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 tests/test_questions.py tests/test_rendering.py $(QUICK)
+	$(RUN) $(PYTEST) tests/test_questions.py tests/test_rendering.py $(QUICK)
 
 test-lowest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test generated projects on the oldest dependencies that they allow
-	UV=$(UV) $(UV) run env UV_RESOLUTION=lowest-direct pytest $(ON_DEPENDENCIES)
+	$(RUN) env UV_RESOLUTION=lowest-direct $(PYTEST) $(ON_DEPENDENCIES)
 
 test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest releases, and list those that they do not allow
-	UV=$(UV) $(UV) run env UV_REFRESH=1 pytest $(ON_DEPENDENCIES)
+	$(RUN) env UV_REFRESH=1 $(PYTEST) $(ON_DEPENDENCIES)
 	@for database in sqlite postgresql; do \
 	    $(UV) run --no-dev cookiecutter . --no-input -f -o build/latest/$$database database=$$database >/dev/null; \
 	    (cd build/latest/$$database/my-service && $(UV) tree --quiet --outdated --depth 1 | grep 'latest:' || true); done
 
 test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
-	UV=$(UV) $(UV) run pytest -n 2 --dist load --maxschedchunk 1 -rs
+	$(RUN) $(PYTEST) -rs
 
 lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
 	$(UV) run ruff check .
@@ -46,7 +49,7 @@ format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own cod
 	$(UV) run ruff format .
 
 bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
-	UV=$(UV) $(UV) run python -m benchmarks
+	$(RUN) python -m benchmarks
 
 clean:  ## Remove what can be made again
 	rm -rf build .venv .uv .pytest_cache .ruff_cache uv.lock

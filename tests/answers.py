@@ -1,5 +1,9 @@
 """Answers that a template has to survive."""
 
+from pathlib import Path
+
+from tests.conftest import cookiecutter
+
 ODD_ANSWERS = {
     "plain": "My Service",
     "double quotes": 'The "Best" Service',
@@ -12,3 +16,17 @@ ODD_ANSWERS = {
     "markup": "<b>*bold*</b> _under_ [link](x) `code` & |",
     "braces": "{a} } { {0}",
 }
+
+
+def generate_odd(output: Path, kind: str, database: str) -> Path:
+    """A project whose name, description and author are all of this kind."""
+    words = ODD_ANSWERS[kind]
+    cookiecutter(
+        output,
+        project_name=words,
+        project_slug="odd",
+        description=words,
+        author_name=words,
+        database=database,
+    )
+    return output / "odd"

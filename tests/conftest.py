@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -70,19 +71,35 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str)
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of a user: no virtual environment, and nothing of this run of pytest.
+    """The environment of a user who has uv: no virtual environment, and nothing of this run of
+    pytest.
 
     Without bytecode every start of Python would take a second longer.
     """
     unwanted = ("VIRTUAL_ENV", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "UV_RUN", "MAKE", "MFLAGS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | {
-        "UV": UV
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    return kept | {"UV": UV, "PATH": f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def interruptible() -> None:
-    """For `preexec_fn`: what is started in the background of a shell ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def start(
+    *command: str | Path, cwd: Path, stdout: int | TextIO = subprocess.DEVNULL, **environment: str
+) -> subprocess.Popen[str]:
+    """Starts a process that leads a group of its own, and goes on."""
+
+    def heed_interrupts() -> None:  # which is switched off in the background of a shell
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=clean_environment() | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
+    )
 
 
 def find_python(version: str) -> Path | None:
@@ -133,13 +150,18 @@ class Project:
         return (self.path / name).read_text()
 
     def edit(self, name: str, old: str, new: str) -> None:
-        assert old in self.read(name), f"{name} does not hold {old!r}"
-        (self.path / name).write_text(self.read(name).replace(old, new))
+        edit(self.path / name, old, new)
 
     def files(self) -> list[str]:
         """The paths that a user would commit, sorted."""
         listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=self.path).stdout
         return sorted(listed.splitlines())
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} does not hold {old!r}"
+    path.write_text(text.replace(old, new))
 
 
 def commit_all(directory: Path) -> None:
@@ -205,10 +227,13 @@ def each_project(request: pytest.FixtureRequest) -> Project:
     return project
 
 
-sqlite_first = pytest.mark.parametrize(
-    "each_project", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
-)
-"""For what takes long, and differs little: on PostgreSQL only `make test-all` tests it."""
+def sqlite_first_of(fixture: str) -> pytest.MarkDecorator:
+    """For what takes long, and differs little: on PostgreSQL only `make test-all` tests it."""
+    databases = ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
+    return pytest.mark.parametrize(fixture, databases, indirect=True)
+
+
+sqlite_first = sqlite_first_of("each_project")
 
 
 @pytest.fixture

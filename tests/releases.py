@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, commit_all, run
+from tests.conftest import ROOT, Project, commit_all, edit, run
 
 OLD, NEW = "v1.0.0", "v2.0.0"
 PROJECT = "{{cookiecutter.project_slug}}"
@@ -16,12 +16,12 @@ PROJECT = "{{cookiecutter.project_slug}}"
 
 @dataclass
 class Template:
+    """A repository of the template."""
+
     path: Path
 
     def edit(self, name: str, old: str, new: str) -> None:
-        text = (self.path / name).read_text()
-        assert old in text, f"{name} does not hold {old!r}"
-        (self.path / name).write_text(text.replace(old, new))
+        edit(self.path / name, old, new)
 
     def release(self, version: str) -> None:
         commit_all(self.path)

@@ -75,20 +75,10 @@ def tcp_server(postgresql_project: Project) -> Iterator[TCPServer]:
         server.execute("ALTER ROLE postgres PASSWORD 'secret'")
         rules = directory / "data" / "pg_hba.conf"
         rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
-        subprocess.run([server.python, "-c", RELOAD, server.url()], check=True)
+        server.execute("SELECT pg_reload_conf()")
         yield server
     wait_until(lambda: not (directory / "data" / "postmaster.pid").exists())
     shutil.rmtree(directory)
-
-
-RELOAD = (
-    "import asyncio, sys, asyncpg\n"
-    "async def main():\n"
-    "    connection = await asyncpg.connect(sys.argv[1])\n"
-    "    await connection.execute('SELECT pg_reload_conf()')\n"
-    "    await connection.close()\n"
-    "asyncio.run(main())\n"
-)
 
 
 def free_port() -> int:

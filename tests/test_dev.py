@@ -3,13 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment, interruptible
+from tests.conftest import start
 from tests.releases import PROJECT, Template
 from tests.servers import wait_until
 
@@ -25,15 +24,7 @@ def test_projects_follow_the_template(checkout: Template, tmp_path: Path) -> Non
     build = checkout.path / "build" / "dev"
     with (
         log.open("w") as output,
-        subprocess.Popen(
-            [sys.executable, "-u", "tools/dev.py"],
-            cwd=checkout.path,
-            env=clean_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=interruptible,
-        ) as process,
+        start(sys.executable, "-u", "tools/dev.py", cwd=checkout.path, stdout=output) as process,
     ):
         try:
             wait_until(lambda: "Waiting for changes" in log.read_text(), 30)

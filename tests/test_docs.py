@@ -1,13 +1,11 @@
 """Every command and snippet of the guide, as somebody would follow it."""
 
-import os
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Project, run, sqlite_first
+from tests.conftest import Project, run, sqlite_first
 
 GUIDE = "docs/testing.md"
 
@@ -56,10 +54,8 @@ def test_settings(copy_of_each: Project) -> None:
 @pytest.mark.alone
 def test_commands(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
-    path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
-
     for block in blocks(project, "sh"):
-        run("bash", "-euxc", block, cwd=project.path, PATH=path)
+        run("bash", "-euxc", block, cwd=project.path)
 
 
 # What is written, and in which message of the table it is to be found.
@@ -111,10 +107,7 @@ SYMPTOMS = {
     "attached to a different loop": """
         import asyncio
 
-        lock = asyncio.Event()
-
         async def test_it():
-            asyncio.get_running_loop().call_soon(lambda: None)
             other = asyncio.new_event_loop()
             future = other.create_future()
             other.close()

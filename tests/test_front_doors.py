@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, UV, run
+from tests.conftest import ROOT, run
 from tests.releases import NEW, OLD, Template, cruft
 
 BIN = Path(sys.prefix) / "bin"
@@ -55,11 +55,9 @@ def generate(
     output: Path, *command: str | Path, answers: dict[str, str], **environment: str
 ) -> None:
     given = [f"{question}={answer}" for question, answer in answers.items()]
-    path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
     run(
         *(*command, "--no-input", "--output-dir", output, *given),
         cwd=output,
-        PATH=path,
         **CONFIGURATION,
         **environment,
     )

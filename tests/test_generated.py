@@ -3,14 +3,13 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Project, clean_environment, commit_all, run, sqlite_first
+from tests.conftest import UV, Project, commit_all, run, sqlite_first, start
 from tests.servers import free_port
 
 # Without the tests that run pytest or the server as processes of their own.
@@ -81,7 +80,7 @@ class TestQuality:
         assert run("git", "status", "--porcelain", cwd=project.path).stdout == ""
 
     def test_wheel_can_be_built(self, copy_of_each: Project, tmp_path: Path) -> None:
-        run(clean_environment()["UV"], "build", "--wheel", "-o", tmp_path, cwd=copy_of_each.path)
+        run(UV, "build", "--wheel", "-o", tmp_path, cwd=copy_of_each.path)
 
         assert [path.name for path in tmp_path.glob("*.whl")] == [
             "my_service-0.1.0-py3-none-any.whl"
@@ -178,15 +177,7 @@ class TestServer:
     def test_make_run_migrates_serves_and_reloads(self, installed_copy_of_each: Project) -> None:
         project = installed_copy_of_each
         port = free_port()
-        with subprocess.Popen(
-            ["make", "run"],
-            cwd=project.path,
-            env=clean_environment() | {"UVICORN_PORT": str(port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with start("make", "run", cwd=project.path, UVICORN_PORT=str(port)) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
                 wait_for(f"{url}/health/ready", "ok")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.answers import ODD_ANSWERS
-from tests.conftest import UV, Project, cookiecutter, find_python, run
+from tests.answers import ODD_ANSWERS, generate_odd
+from tests.conftest import UV, Project, find_python, run
 
 PYTHONS = ("3.11", "3.12", "3.13")
 COMBINATIONS = [
@@ -27,16 +27,8 @@ def test_everything(tmp_path: Path, answer: str, database: str, python: str) -> 
     interpreter = find_python(python)
     if interpreter is None:
         pytest.skip(f"Python {python} is not on this machine")
-    words = ODD_ANSWERS[answer]
-    cookiecutter(
-        tmp_path,
-        project_name=words,
-        project_slug="odd",
-        description=words,
-        author_name=words,
-        database=database,
-    )
-    project = Project(tmp_path / "odd", tmp_path / "odd" / ".venv", database)
+    path = generate_odd(tmp_path, answer, database)
+    project = Project(path, path / ".venv", database)
     environment = {"UV_PYTHON": str(interpreter)}
 
     project.make("setup", **environment)

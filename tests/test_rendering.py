@@ -12,7 +12,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from tests.answers import ODD_ANSWERS
+from tests.answers import ODD_ANSWERS, generate_odd
 from tests.conftest import TEMPLATE, cookiecutter, run
 
 DATABASES = ("sqlite", "postgresql")
@@ -134,15 +134,7 @@ def test_nothing_of_this_machine(generated: dict[str, Path], database: str) -> N
 @pytest.mark.parametrize("kind", ODD_ANSWERS)
 def test_odd_answers(tmp_path: Path, kind: str, database: str) -> None:
     words = ODD_ANSWERS[kind]
-    cookiecutter(
-        tmp_path,
-        project_name=words,
-        project_slug="odd",
-        description=words,
-        author_name=words,
-        database=database,
-    )
-    project = tmp_path / "odd"
+    project = generate_odd(tmp_path, kind, database)
 
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert metadata["name"] == "odd"

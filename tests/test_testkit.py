@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, interruptible, run
+from tests.conftest import Project, clean_environment, run, start
 from tests.test_generated import leftovers
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -116,13 +116,8 @@ class TestWorkerDatabase:
         (project.path / "tests" / "test_endless.py").write_text(
             "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
         )
-        process = subprocess.Popen(
-            [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"],
-            cwd=project.path,
-            env=clean_environment(),
-            stdout=subprocess.DEVNULL,
-            preexec_fn=interruptible,
-        )
+        python = project.venv / "bin" / "python"
+        process = start(python, "-m", "pytest", "tests/test_endless.py", cwd=project.path)
         deadline = time.monotonic() + 30
         while not leftovers() and time.monotonic() < deadline:
             time.sleep(0.05)

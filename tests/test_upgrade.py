@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, clean_environment, commit_all, interruptible, run
+from tests.conftest import ROOT, UV, Project, commit_all, run, sqlite_first_of, start
 from tests.releases import NEW, OLD, PROJECT, Template, create_linked, cruft
+from tests.servers import wait_until
 
 GREEN_CHECK = f"{NEW} is merged, and `make check` is green."
-sqlite_first = pytest.mark.parametrize(
-    "linked", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
-)
+sqlite_first = sqlite_first_of("linked")
 UPGRADE = ("run", "--script", "scripts/upgrade.py")
 OWN_TEST = "def test_own(user: object) -> None:\n    assert user\n"
 RELEASES = [
@@ -31,6 +30,11 @@ def status(project: Project) -> str:
 
 def contents(project: Project) -> dict[str, bytes]:
     return {name: (project.path / name).read_bytes() for name in project.files()}
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
 
 
 class TestMerges:
@@ -114,7 +118,7 @@ class TestMerges:
 
         assert "asyncpg" in project.read("pyproject.toml")
         assert not (project.path / "testkit" / "databases" / "sqlite.py").exists()
-        fresh = create_linked(template, tmp_path_of(tmp_path, "fresh"), "postgresql", NEW)
+        fresh = create_linked(template, subfolder(tmp_path, "fresh"), "postgresql", NEW)
         expected = contents(fresh) | {"tests/test_own.py": OWN_TEST.encode()}
         found = contents(project)
         assert found.pop(".cruft.json")
@@ -124,11 +128,6 @@ class TestMerges:
         output = project.pytest("-m", "not slow and not smoke").stdout
         assert re.search(r"\d+ passed", output)
         assert "failed" not in output
-
-
-def tmp_path_of(tmp_path: Path, name: str) -> Path:
-    (tmp_path / name).mkdir()
-    return tmp_path / name
 
 
 class TestConflicts:
@@ -286,7 +285,7 @@ class TestInterruption:
         project = create_linked(template, tmp_path, "sqlite")
         before = contents(project)
         # uv is not interrupted while it installs cruft, which is not part of this.
-        run(clean_environment()["UV"], *UPGRADE, "--leftovers", cwd=project.path)
+        run(UV, *UPGRADE, "--leftovers", cwd=project.path)
 
         for seconds in (0.2, 0.6, 1.0, 1.4, 1.8, None):
             interrupt_upgrade(project, seconds, number)
@@ -308,26 +307,14 @@ class TestInterruption:
 
 
 def interrupt_upgrade(project: Project, seconds: float | None, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [clean_environment()["UV"], *UPGRADE],
-        cwd=project.path,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=interruptible,
-    ) as process:
-        assert process.stdout
+    with start(UV, *UPGRADE, cwd=project.path, stdout=subprocess.PIPE) as process:
         if seconds is None:
-            shown = []
-            for line in process.stdout:
-                shown.append(line)
-                if "is merged. What has changed" in line:
-                    break
-            else:
-                pytest.fail("".join(shown))
-        time.sleep(seconds or 1)
+            assert process.stdout
+            assert any(f"{NEW} is merged." in line for line in process.stdout)
+            # `make check` has begun to write.
+            wait_until((project.path / "uv.lock").exists, 60)
+        else:
+            time.sleep(seconds)
         os.killpg(process.pid, number)
 
 
@@ -341,7 +328,7 @@ class TestWeeklyReport:
         assert result.returncode == 1
         assert f"The template has a new version, {NEW}: run `make upgrade`." in result.stdout
         assert "## Unreleased" in result.stdout
-        other = create_linked(template, tmp_path_of(tmp_path, "new"), "sqlite", NEW)
+        other = create_linked(template, subfolder(tmp_path, "new"), "sqlite", NEW)
         assert "all that the template has released" in run(*command, cwd=other.path).stdout
         (other.path / ".cruft.json").unlink()
         assert "not linked" in run(*command, cwd=other.path).stdout

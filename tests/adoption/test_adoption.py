@@ -1,6 +1,5 @@
 """The guide for projects that were not generated, followed in one with other names for everything."""
 
-import os
 import re
 import shutil
 import tomllib
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, UV, commit_all, run
+from tests.conftest import ROOT, commit_all, run
 from tests.releases import NEW, PROJECT, Template
 
 GUIDE = (ROOT / "docs" / "adopting.md").read_text()
@@ -27,15 +26,15 @@ class Follower:
 
     def shell(self, command: str) -> str:
         command = command.replace("https://github.com/org/fast-fastapi", str(self.template.path))
-        command = command.replace("v1.0.0", NEW).replace("DATABASE=postgresql", "")
+        command = command.replace("v1.0.0", NEW)
+        command = command.replace("DATABASE=postgresql", f"DATABASE={self.database}")
         return run(
-            *("bash", "-euc", command.replace("export \n", "")),
+            *("bash", "-euc", command),
             cwd=self.path,
             DATABASE=self.database,
             TEST_KIND=URLS[self.database],
             SHOP_DSN="postgresql+asyncpg://production.example.com/precious",
             COOKIECUTTER_CONFIG=str(ROOT / "tests" / "cookiecutter.yaml"),
-            PATH=f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}",
         ).stdout
 
     def follow(self, part: str) -> list[str]:

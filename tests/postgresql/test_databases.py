@@ -3,12 +3,11 @@
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Project, clean_environment
+from tests.conftest import Project, start
 from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -87,11 +86,10 @@ class TestWorkerDatabase:
         (project.path / "tests" / "test_endless.py").write_text(
             "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
         )
-        endless = subprocess.Popen(
-            [project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"],
+        endless = start(
+            *(project.venv / "bin" / "python", "-m", "pytest", "tests/test_endless.py"),
             cwd=project.path,
-            env=clean_environment() | {"TEST_DATABASE_URL": own.url()},
-            stdout=subprocess.DEVNULL,
+            TEST_DATABASE_URL=own.url(),
         )
         wait_until(lambda: databases(own, "main") != [], 30)
         (living,) = databases(own, "main")

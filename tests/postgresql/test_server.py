@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, copy_of, interruptible, run
+from tests.conftest import Project, copy_of, run, start
 from tests.postgresql.conftest import kill, private_servers
 from tests.servers import TCPServer, wait_until
 
@@ -144,35 +144,25 @@ class TestEnds:
     """Nothing is left, however a run ends."""
 
     @pytest.fixture
-    def endless_run(self, project: Project) -> Callable[..., subprocess.Popen[bytes]]:
+    def endless_run(self, project: Project) -> Callable[..., subprocess.Popen[str]]:
         (project.path / "tests" / "test_endless.py").write_text(
             "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
         )
 
-        def start(*options: str) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(
-                [
-                    *(project.venv / "bin" / "python", "-m", "pytest"),
-                    *("tests/test_endless.py", *options),
-                ],
-                cwd=project.path,
-                env=clean_environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=interruptible,
-            )
+        def start_endless(*options: str) -> subprocess.Popen[str]:
+            command = ("-m", "pytest", "tests/test_endless.py", *options)
+            process = start(project.venv / "bin" / "python", *command, cwd=project.path)
             wait_until(lambda: private_servers() != [], 30)
             return process
 
-        return start
+        return start_endless
 
     @pytest.mark.parametrize(
         "number",
         [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL],
     )
     def test_after_a_signal(
-        self, endless_run: Callable[..., subprocess.Popen[bytes]], number: signal.Signals
+        self, endless_run: Callable[..., subprocess.Popen[str]], number: signal.Signals
     ) -> None:
         process = endless_run()
 
@@ -183,7 +173,7 @@ class TestEnds:
 
     @pytest.mark.long
     def test_after_the_death_of_the_controller_of_workers(
-        self, endless_run: Callable[..., subprocess.Popen[bytes]]
+        self, endless_run: Callable[..., subprocess.Popen[str]]
     ) -> None:
         process = endless_run("-n", "2")
 
@@ -193,7 +183,7 @@ class TestEnds:
         wait_until(lambda: private_servers() == [], 20)
 
     def test_next_run_recovers_when_the_server_was_killed(
-        self, project: Project, endless_run: Callable[..., subprocess.Popen[bytes]]
+        self, project: Project, endless_run: Callable[..., subprocess.Popen[str]]
     ) -> None:
         process = endless_run()
         (server,) = private_servers()
@@ -206,7 +196,7 @@ class TestEnds:
 
     @pytest.mark.long
     def test_server_whose_keeper_was_killed_is_stopped_by_the_next_run(
-        self, project: Project, endless_run: Callable[..., subprocess.Popen[bytes]]
+        self, project: Project, endless_run: Callable[..., subprocess.Popen[str]]
     ) -> None:
         process = endless_run()
         (server,) = private_servers()

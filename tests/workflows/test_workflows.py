@@ -40,10 +40,10 @@ def test_ci(runner: Runner, copy_of_each: Project) -> None:
     for secret in (":secret@", "the-same-secret-in-every-test-run"):
         assert secret not in output
 
-    self_check_of_the_merge(copy_of_each, runner.folder / "artifacts")
+    assert_merge_refuses(copy_of_each, runner.folder / "artifacts")
 
 
-def self_check_of_the_merge(project: Project, artifacts: Path) -> None:
+def assert_merge_refuses(project: Project, artifacts: Path) -> None:
     """What the job `merge` says of a shard that is there twice, one that is missing, and a lost
     test."""
     merge = ("python", "-m", "testkit.performance", "merge", "--ledger", "merged.jsonl")

@@ -123,21 +123,21 @@ def upgrade(version: str | None) -> None:
             print("There is nothing to take over: the project has all of it already.")
             return
         tree = merge(version)
-        changes = template.changes_until(version)
+        changes = f"What has changed:\n\n{template.changes_until(version)}\n"
 
-    print(f"{version} is merged. What has changed:\n\n{changes}\n", flush=True)
+    print(f"{version} is merged.", flush=True)
     if problems := leftovers():
         fail(
             "Some of it has to be merged by hand. Look for conflict markers, and take over what\n"
             f"the .rej files say, before you delete them:\n\n{problems}\n\n"
-            "Then run `make check`. To have none of it: `git reset --hard`."
+            f"Then run `make check`. To have none of it: `git reset --hard`. {changes}"
         )
     if not is_green(tree):
         fail(
             f"{version} is merged, but `make check` fails. Mend it, or take all of it back with\n"
-            "`git reset --hard`."
+            f"`git reset --hard`. {changes}"
         )
-    print(f"\n{version} is merged, and `make check` is green. What has changed:\n\n{changes}\n")
+    print(f"\n{version} is merged, and `make check` is green. {changes}")
     print("Look at it with `git diff HEAD`, and commit it.")
 
 
@@ -187,10 +187,16 @@ def replace(before: str, after: str, conflicts: str = "") -> None:
 def is_green(tree: str) -> bool:
     """Whether `make check` succeeds; takes everything back when it is interrupted."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    lock = ROOT / "uv.lock"  # which follows `pyproject.toml`
+    locked = lock.read_bytes() if lock.exists() else None
     try:
         return subprocess.run(["make", "check"], cwd=ROOT, env=environment).returncode == 0
     except BaseException:
         replace(tree, "HEAD")
+        if locked is None:
+            lock.unlink(missing_ok=True)
+        else:
+            lock.write_bytes(locked)
         raise
 
 
