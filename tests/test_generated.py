@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.conftest import UV, Project, commit_all, run, sqlite_first, start
@@ -181,8 +181,8 @@ class TestServer:
             try:
                 url = f"http://127.0.0.1:{port}"
                 wait_for(f"{url}/health/ready", "ok")
-                assert "Swagger UI" in httpx.get(f"{url}/docs").text
-                assert httpx.get(f"{url}/api/v1/products").json()["total"] == 0
+                assert "Swagger UI" in httpx2.get(f"{url}/docs").text
+                assert httpx2.get(f"{url}/api/v1/products").json()["total"] == 0
 
                 project.edit("app/health.py", '{"status": "ok"}', '{"status": "changed"}')
 
@@ -218,9 +218,9 @@ def wait_for(url: str, status: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url).json() == {"status": status}:
+            if httpx2.get(url).json() == {"status": status}:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.1)
     pytest.fail(f"{url} did not answer {status!r} within 30 s")

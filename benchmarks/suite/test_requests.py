@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from app.products.models import Product
 from app.products.repository import ProductRepository
@@ -23,7 +23,7 @@ LAMP = {"name": "Lamp", "sku": "LAMP-1", "price": "19.99", "currency": "EUR"}
 URL = "/api/v1/products"
 
 
-async def create_and_read(client: httpx.AsyncClient) -> None:
+async def create_and_read(client: httpx2.AsyncClient) -> None:
     response = await client.post(URL, json=LAMP)
     assert response.status_code == 201
     response = await client.get(f"{URL}/{response.json()['id']}")
@@ -31,13 +31,13 @@ async def create_and_read(client: httpx.AsyncClient) -> None:
 
 
 @every
-async def test_two_requests(number: int, user_client: httpx.AsyncClient) -> None:
+async def test_two_requests(number: int, user_client: httpx2.AsyncClient) -> None:
     await create_and_read(user_client)
 
 
 @every
 @pytest.mark.committed
-async def test_two_committed_requests(number: int, user_client: httpx.AsyncClient) -> None:
+async def test_two_committed_requests(number: int, user_client: httpx2.AsyncClient) -> None:
     await create_and_read(user_client)
 
 
@@ -70,13 +70,13 @@ def user_in_memory() -> Iterator[User]:
 
 
 @pytest.fixture
-async def client_without_database(app: FastAPI, user_in_memory: User) -> httpx.AsyncClient:
+async def client_without_database(app: FastAPI, user_in_memory: User) -> httpx2.AsyncClient:
     token = await create_jwt_strategy(app.state.settings).write_token(user_in_memory)
     return create_client(app, token)
 
 
 @every
 async def test_two_requests_without_database(
-    number: int, client_without_database: httpx.AsyncClient
+    number: int, client_without_database: httpx2.AsyncClient
 ) -> None:
     await create_and_read(client_without_database)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 
 from app import api, health
@@ -19,7 +19,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = create_engine(settings.database_url, **engine_options(settings))
     sessionmaker.configure(bind=engine)
-    async with httpx.AsyncClient(timeout=5) as app.state.http_client:
+    async with httpx2.AsyncClient(timeout=5) as app.state.http_client:
         yield
     await engine.dispose()
 

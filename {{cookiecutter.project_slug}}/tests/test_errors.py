@@ -1,4 +1,4 @@
-import httpx
+import httpx2
 import pytest
 from fastapi import HTTPException
 
@@ -8,7 +8,7 @@ from app.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def failing_client(settings: Settings) -> httpx.AsyncClient:
+def failing_client(settings: Settings) -> httpx2.AsyncClient:
     """A client of an application whose routes fail in every way."""
     app = create_app(settings)
 
@@ -24,11 +24,11 @@ def failing_client(settings: Settings) -> httpx.AsyncClient:
     async def crash() -> None:
         raise RuntimeError("secret detail")
 
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://test")
 
 
-async def test_application_error(failing_client: httpx.AsyncClient) -> None:
+async def test_application_error(failing_client: httpx2.AsyncClient) -> None:
     response = await failing_client.get("/app-error")
 
     assert response.status_code == 418
@@ -42,7 +42,7 @@ async def test_application_error(failing_client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_http_exception_keeps_its_headers(failing_client: httpx.AsyncClient) -> None:
+async def test_http_exception_keeps_its_headers(failing_client: httpx2.AsyncClient) -> None:
     response = await failing_client.get("/http-exception")
 
     assert response.headers["www-authenticate"] == "Bearer"
@@ -50,7 +50,7 @@ async def test_http_exception_keeps_its_headers(failing_client: httpx.AsyncClien
     assert response.json()["detail"] == "Who are you?"
 
 
-async def test_crash_tells_nothing(failing_client: httpx.AsyncClient) -> None:
+async def test_crash_tells_nothing(failing_client: httpx2.AsyncClient) -> None:
     response = await failing_client.get("/crash")
 
     assert response.status_code == 500
@@ -60,7 +60,7 @@ async def test_crash_tells_nothing(failing_client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(("method", "url", "status"), [("GET", "/no", 404), ("PUT", "/docs", 405)])
 async def test_unknown_routes(
-    failing_client: httpx.AsyncClient, method: str, url: str, status: int
+    failing_client: httpx2.AsyncClient, method: str, url: str, status: int
 ) -> None:
     response = await failing_client.request(method, url)
 
@@ -68,6 +68,6 @@ async def test_unknown_routes(
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_documentation(failing_client: httpx.AsyncClient) -> None:
+async def test_documentation(failing_client: httpx2.AsyncClient) -> None:
     assert (await failing_client.get("/docs")).status_code == 200
     assert "/api/v1/users/me" in (await failing_client.get("/openapi.json")).json()["paths"]

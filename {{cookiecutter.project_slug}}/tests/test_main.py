@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -26,4 +26,4 @@ async def test_lifespan(tmp_path: Path) -> None:
         assert not app.state.http_client.is_closed
 
     assert app.state.http_client.is_closed
-    assert isinstance(app.state.http_client, httpx.AsyncClient)
+    assert isinstance(app.state.http_client, httpx2.AsyncClient)

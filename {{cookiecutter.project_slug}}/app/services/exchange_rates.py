@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Protocol
 
-import httpx
+import httpx2
 from fastapi import Depends, FastAPI
 
 from app.errors import AppError
@@ -16,7 +16,7 @@ class ExchangeRates(Protocol):
 
 
 class HTTPExchangeRates:
-    def __init__(self, http_client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, http_client: httpx2.AsyncClient, url: str) -> None:
         self.http_client = http_client
         self.url = url
 
@@ -32,7 +32,7 @@ class HTTPExchangeRates:
             response.raise_for_status()
             # A float would lose digits on the way.
             return Decimal(str(response.json()["rates"][quote]))
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (httpx2.HTTPError, ValueError, KeyError) as error:
             raise AppError(
                 503, "EXCHANGE_RATES_UNAVAILABLE", "The exchange rates cannot be reached now."
             ) from error

@@ -108,8 +108,9 @@ class Meter:
         event.listen(Engine, "after_cursor_execute", _after_statement)
         event.listen(Engine, "handle_error", _after_error)
         event.listen(Session, "after_commit", _after_commit)
-        for client in ("Client", "AsyncClient"):
-            self._wrap("httpx", client, "send", _count_request)
+        for library in ("httpx2", "httpx"):
+            for client in ("Client", "AsyncClient"):
+                self._wrap(library, client, "send", _count_request)
         for method in ("hash", "verify"):
             self._wrap("argon2", "PasswordHasher", method, _count_argon2)
         for function in ("hashpw", "checkpw"):
@@ -127,6 +128,8 @@ class Meter:
         self, module: str, name: str | None, function: str, count: Callable[..., None]
     ) -> None:
         owner: Any = sys.modules.get(module)
+        if getattr(owner, "__name__", module) != module:  # an alias of what is wrapped already
+            return
         if name is not None:
             owner = getattr(owner, name, None)
         original = getattr(owner, function, None)

@@ -51,7 +51,7 @@ RUN = {
     "sql": "in statements, as the application waits for them",
     "statements": "SQL statements, without savepoints",
     "commits": "of sessions",
-    "requests": "sent through httpx",
+    "requests": "sent through httpx2 or httpx",
     "hashes": "of passwords, at the cost of production",
     "memory": "resident, at its peak, of the largest process that ran tests",
     "growth": "of it, without 5 kB a test of pytest's own and the 5 % that grew most and least",

@@ -2,7 +2,7 @@
 
 import asyncio
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException
 from sqlalchemy import text
@@ -28,12 +28,12 @@ def own_app() -> FastAPI:
 
 
 @pytest.fixture
-def own_client(own_app: FastAPI, database_isolation: Isolation) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(own_app), base_url="http://test")
+def own_client(own_app: FastAPI, database_isolation: Isolation) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(own_app), base_url="http://test")
 
 
 async def test_what_a_request_does_not_commit_is_lost(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     @own_app.post("/forgetful")
     async def forgetful(request_session: SessionDep) -> None:
@@ -46,7 +46,7 @@ async def test_what_a_request_does_not_commit_is_lost(
 
 
 async def test_rollback_takes_back_only_what_was_not_committed(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     @own_app.post("/regretful")
     async def regretful(request_session: SessionDep) -> None:
@@ -66,7 +66,7 @@ async def test_rollback_takes_back_only_what_was_not_committed(
 
 
 async def test_integrity_error_leaves_the_session_usable(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     @own_app.post("/twice")
     async def create_twice(request_session: SessionDep) -> int:
@@ -86,7 +86,7 @@ async def test_integrity_error_leaves_the_session_usable(
 
 
 async def test_error_in_a_request_leaves_nothing(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     @own_app.post("/fails")
     async def fails(request_session: SessionDep) -> None:
@@ -114,7 +114,7 @@ async def test_nested_savepoints(session: AsyncSession) -> None:
 
 
 async def test_test_may_read_before_a_request_writes(
-    client: httpx.AsyncClient, session: AsyncSession
+    client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     assert await count_users(session) == 0
 
@@ -130,7 +130,7 @@ async def test_test_may_read_before_a_request_writes(
 
 
 async def test_test_sees_what_a_request_changed(
-    user_client: httpx.AsyncClient, user: User, session: AsyncSession
+    user_client: httpx2.AsyncClient, user: User, session: AsyncSession
 ) -> None:
     stored = await session.get_one(User, user.id)
 
@@ -140,7 +140,7 @@ async def test_test_sees_what_a_request_changed(
     assert stored.email == "new@example.com"
 
 
-async def test_twenty_requests_at_once(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_twenty_requests_at_once(client: httpx2.AsyncClient, session: AsyncSession) -> None:
     responses = await asyncio.gather(
         *(
             client.post(
@@ -156,7 +156,7 @@ async def test_twenty_requests_at_once(client: httpx.AsyncClient, session: Async
 
 
 async def test_twenty_requests_for_one_address(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     @own_app.post("/claim")
     async def claim(request_session: SessionDep) -> bool:
@@ -173,7 +173,7 @@ async def test_twenty_requests_for_one_address(
 
 
 async def test_background_task_with_a_session_of_its_own(
-    own_app: FastAPI, own_client: httpx.AsyncClient, session: AsyncSession
+    own_app: FastAPI, own_client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
     tasks: list[asyncio.Task[None]] = []
 

@@ -1,6 +1,6 @@
 """Rows that are arranged once for a class: every test sees them, whatever the others did."""
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +31,7 @@ class TestArrangedOnce:
 
     @twice
     async def test_seen_by_requests(
-        self, users: list[User], client: httpx.AsyncClient, session: AsyncSession, run: int
+        self, users: list[User], client: httpx2.AsyncClient, session: AsyncSession, run: int
     ) -> None:
         response = await client.post(
             "/api/v1/auth/register",

@@ -3,7 +3,7 @@
 Each test runs twice, and looks first for what its other run would have left.
 """
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import insert, text
@@ -29,7 +29,7 @@ def ada() -> User:
 
 
 @twice
-async def test_commit_of_a_request(client: httpx.AsyncClient, run: int) -> None:
+async def test_commit_of_a_request(client: httpx2.AsyncClient, run: int) -> None:
     assert (await client.post(REGISTER, json=ADA)).status_code == 201
 
 
@@ -64,8 +64,8 @@ async def test_commit_with_nothing_but_the_engine(engine: AsyncEngine, run: int)
 
 @twice
 async def test_commit_with_nothing_but_the_application(app: FastAPI, run: int) -> None:
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.post(REGISTER, json=ADA)).status_code == 201
 
 

@@ -1,6 +1,6 @@
 from decimal import Decimal
 
-import httpx
+import httpx2
 
 from app.errors import AppError
 from tests.fixtures.mock_services import MockServices
@@ -8,7 +8,7 @@ from tests.products.conftest import ProductFactory
 
 
 async def test_converts_at_the_latest_rate(
-    client: httpx.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
+    client: httpx2.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
 ) -> None:
     product = await product_factory(price=Decimal("10.00"), currency="EUR")
     mock_services.exchange_rates.rates["EUR", "USD"] = Decimal("1.2345")
@@ -20,7 +20,7 @@ async def test_converts_at_the_latest_rate(
 
 
 async def test_asks_nobody_for_the_own_currency(
-    client: httpx.AsyncClient, product_factory: ProductFactory
+    client: httpx2.AsyncClient, product_factory: ProductFactory
 ) -> None:
     product = await product_factory(currency="EUR")
 
@@ -30,7 +30,7 @@ async def test_asks_nobody_for_the_own_currency(
 
 
 async def test_passes_on_that_there_is_no_rate(
-    client: httpx.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
+    client: httpx2.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
 ) -> None:
     product = await product_factory()
 
@@ -46,7 +46,7 @@ async def test_passes_on_that_there_is_no_rate(
 
 
 async def test_refuses_what_is_no_currency(
-    client: httpx.AsyncClient, product_factory: ProductFactory
+    client: httpx2.AsyncClient, product_factory: ProductFactory
 ) -> None:
     product = await product_factory()
 
@@ -55,14 +55,14 @@ async def test_refuses_what_is_no_currency(
     assert response.status_code == 422
 
 
-async def test_of_an_unknown_product(client: httpx.AsyncClient) -> None:
+async def test_of_an_unknown_product(client: httpx2.AsyncClient) -> None:
     response = await client.get("/api/v1/products/1/price", params={"currency": "USD"})
 
     assert response.status_code == 404
 
 
 async def test_language_of_the_name(
-    client: httpx.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
+    client: httpx2.AsyncClient, product_factory: ProductFactory, mock_services: MockServices
 ) -> None:
     product = await product_factory(name="Stehlampe")
     mock_services.language.languages["Stehlampe"] = "de"

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +16,7 @@ LAMP = {"name": "Lamp", "sku": "LAMP-1", "price": "19.99", "currency": "EUR"}
 
 class TestCreate:
     async def test_stores_the_product(
-        self, user_client: httpx.AsyncClient, session: AsyncSession
+        self, user_client: httpx2.AsyncClient, session: AsyncSession
     ) -> None:
         response = await user_client.post(URL, json=LAMP)
 
@@ -30,18 +30,18 @@ class TestCreate:
     @pytest.mark.usefixtures("each_isolation")
     @pytest.mark.parametrize("run", [1, 2])
     async def test_counts_from_one_in_every_test(
-        self, user_client: httpx.AsyncClient, run: int
+        self, user_client: httpx2.AsyncClient, run: int
     ) -> None:
         first = await user_client.post(URL, json=LAMP)
         second = await user_client.post(URL, json=LAMP | {"sku": "LAMP-2"})
 
         assert [response.json()["id"] for response in (first, second)] == [1, 2]
 
-    async def test_needs_a_user(self, client: httpx.AsyncClient) -> None:
+    async def test_needs_a_user(self, client: httpx2.AsyncClient) -> None:
         assert (await client.post(URL, json=LAMP)).status_code == 401
 
     async def test_refuses_a_sku_that_is_taken(
-        self, user_client: httpx.AsyncClient, session: AsyncSession
+        self, user_client: httpx2.AsyncClient, session: AsyncSession
     ) -> None:
         await user_client.post(URL, json=LAMP)
 
@@ -67,7 +67,7 @@ class TestCreate:
         ],
     )
     async def test_refuses_wrong_values(
-        self, user_client: httpx.AsyncClient, wrong: dict[str, Any]
+        self, user_client: httpx2.AsyncClient, wrong: dict[str, Any]
     ) -> None:
         response = await user_client.post(URL, json=LAMP | wrong)
 
@@ -76,13 +76,13 @@ class TestCreate:
 
 
 class TestList:
-    async def test_is_empty_at_first(self, client: httpx.AsyncClient) -> None:
+    async def test_is_empty_at_first(self, client: httpx2.AsyncClient) -> None:
         response = await client.get(URL)
 
         assert response.json() == {"items": [], "total": 0, "limit": 20, "offset": 0}
 
     async def test_goes_page_by_page(
-        self, client: httpx.AsyncClient, product_factory: ProductFactory
+        self, client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
         products = await product_factory.batch(5)
 
@@ -94,14 +94,14 @@ class TestList:
 
     @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"offset": -1}])
     async def test_refuses_a_wrong_page(
-        self, client: httpx.AsyncClient, params: dict[str, int]
+        self, client: httpx2.AsyncClient, params: dict[str, int]
     ) -> None:
         assert (await client.get(URL, params=params)).status_code == 422
 
 
 class TestRead:
     async def test_returns_the_product(
-        self, client: httpx.AsyncClient, product_factory: ProductFactory
+        self, client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
         product = await product_factory(name="Lamp")
 
@@ -110,7 +110,7 @@ class TestRead:
         assert response.status_code == 200
         assert response.json()["name"] == "Lamp"
 
-    async def test_of_an_unknown_product(self, client: httpx.AsyncClient) -> None:
+    async def test_of_an_unknown_product(self, client: httpx2.AsyncClient) -> None:
         response = await client.get(f"{URL}/1")
 
         assert response.status_code == 404
@@ -126,7 +126,7 @@ class TestRead:
 class TestUpdate:
     async def test_changes_what_is_sent(
         self,
-        user_client: httpx.AsyncClient,
+        user_client: httpx2.AsyncClient,
         product_factory: ProductFactory,
         session: AsyncSession,
     ) -> None:
@@ -140,7 +140,7 @@ class TestUpdate:
         assert (stored.name, stored.price) == ("Lamp", Decimal("5.00"))
 
     async def test_needs_a_user(
-        self, client: httpx.AsyncClient, product_factory: ProductFactory
+        self, client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
         product = await product_factory()
 
@@ -149,7 +149,7 @@ class TestUpdate:
         assert response.status_code == 401
 
     async def test_refuses_a_sku_that_is_taken(
-        self, user_client: httpx.AsyncClient, product_factory: ProductFactory
+        self, user_client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
         product, other = await product_factory.batch(2)
 
@@ -158,7 +158,7 @@ class TestUpdate:
         assert response.status_code == 409
 
     async def test_refuses_null(
-        self, user_client: httpx.AsyncClient, product_factory: ProductFactory
+        self, user_client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
         product = await product_factory()
 
@@ -166,14 +166,14 @@ class TestUpdate:
 
         assert response.status_code == 422
 
-    async def test_of_an_unknown_product(self, user_client: httpx.AsyncClient) -> None:
+    async def test_of_an_unknown_product(self, user_client: httpx2.AsyncClient) -> None:
         assert (await user_client.patch(f"{URL}/1", json={})).status_code == 404
 
 
 class TestDelete:
     async def test_removes_the_product(
         self,
-        superuser_client: httpx.AsyncClient,
+        superuser_client: httpx2.AsyncClient,
         product_factory: ProductFactory,
         session: AsyncSession,
     ) -> None:
@@ -186,8 +186,8 @@ class TestDelete:
 
     async def test_needs_a_superuser(
         self,
-        client: httpx.AsyncClient,
-        user_client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
+        user_client: httpx2.AsyncClient,
         product_factory: ProductFactory,
     ) -> None:
         product = await product_factory()
@@ -195,7 +195,7 @@ class TestDelete:
         assert (await client.delete(f"{URL}/{product.id}")).status_code == 401
         assert (await user_client.delete(f"{URL}/{product.id}")).status_code == 403
 
-    async def test_of_an_unknown_product(self, superuser_client: httpx.AsyncClient) -> None:
+    async def test_of_an_unknown_product(self, superuser_client: httpx2.AsyncClient) -> None:
         assert (await superuser_client.delete(f"{URL}/1")).status_code == 404
 
 
@@ -208,13 +208,13 @@ class TestCatalogue:
     """An expensive arrangement, made once for the class."""
 
     async def test_first_page(
-        self, superuser_client: httpx.AsyncClient, catalogue: list[Product]
+        self, superuser_client: httpx2.AsyncClient, catalogue: list[Product]
     ) -> None:
         await superuser_client.delete(f"{URL}/{catalogue[0].id}")
 
         assert (await superuser_client.get(URL)).json()["total"] == 99
 
-    async def test_last_page(self, client: httpx.AsyncClient, catalogue: list[Product]) -> None:
+    async def test_last_page(self, client: httpx2.AsyncClient, catalogue: list[Product]) -> None:
         response = await client.get(URL, params={"limit": 100, "offset": 90})
 
         assert [item["id"] for item in response.json()["items"]] == [p.id for p in catalogue[90:]]

@@ -1,28 +1,28 @@
 from collections.abc import Callable
 from decimal import Decimal
 
-import httpx
+import httpx2
 import pytest
 
 from app.errors import AppError
 from app.services.exchange_rates import HTTPExchangeRates
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def exchange_rates(handler: Handler) -> HTTPExchangeRates:
-    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
     return HTTPExchangeRates(client, "https://rates.example/v1")
 
 
-def refuse_connection(request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("refused", request=request)
+def refuse_connection(request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ConnectError("refused", request=request)
 
 
 async def test_asks_for_one_rate() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         assert request.url == "https://rates.example/v1/latest?base=EUR&symbols=USD"
-        return httpx.Response(200, json={"base": "EUR", "rates": {"USD": 1.1575}})
+        return httpx2.Response(200, json={"base": "EUR", "rates": {"USD": 1.1575}})
 
     assert await exchange_rates(answer).rate("EUR", "USD") == Decimal("1.1575")
 
@@ -30,10 +30,10 @@ async def test_asks_for_one_rate() -> None:
 @pytest.mark.parametrize(
     ("answer", "status"),
     [
-        (lambda request: httpx.Response(404), 422),
-        (lambda request: httpx.Response(500), 503),
-        (lambda request: httpx.Response(200, text="<html>"), 503),
-        (lambda request: httpx.Response(200, json={"rates": {}}), 503),
+        (lambda request: httpx2.Response(404), 422),
+        (lambda request: httpx2.Response(500), 503),
+        (lambda request: httpx2.Response(200, text="<html>"), 503),
+        (lambda request: httpx2.Response(200, json={"rates": {}}), 503),
         (refuse_connection, 503),
     ],
     ids=["unknown currency", "server error", "no json", "no rate", "no server"],

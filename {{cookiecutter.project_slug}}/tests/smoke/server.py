@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from threading import Thread
 
-import httpx
+import httpx2
 
 from tests.fixtures.database import ROOT
 from tests.fixtures.environment import FAST_HASHING
@@ -59,9 +59,9 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.url}/health/ready").is_success:
+                if httpx2.get(f"{self.url}/health/ready").is_success:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass
             time.sleep(0.02)
         raise AssertionError(f"the server has ended, or was not ready in {START_TIMEOUT:g} s")

@@ -1,4 +1,4 @@
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import update
 
@@ -25,7 +25,7 @@ async def make_superuser(server: Server, email: str) -> None:
 async def test_products(server: Server, step: Step) -> None:
     bob = {"username": "bob@example.com", "password": "correct horse battery staple"}
 
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx2.AsyncClient(base_url=server.url) as client:
         with step("log in as a superuser"):
             await client.post(
                 "/api/v1/auth/register",

@@ -1,4 +1,4 @@
-import httpx
+import httpx2
 import pytest
 
 from tests.smoke.conftest import Step
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.smoke, pytest.mark.network]
 async def test_users(server: Server, step: Step) -> None:
     ada = {"username": "ada@example.com", "password": "correct horse battery staple"}
 
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx2.AsyncClient(base_url=server.url) as client:
         with step("register"):
             response = await client.post(
                 "/api/v1/auth/register",

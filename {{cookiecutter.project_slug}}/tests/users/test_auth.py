@@ -2,7 +2,7 @@ import asyncio
 import re
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +14,7 @@ from tests.fixtures.mock_services import MockServices
 NEW_PASSWORD = "another horse battery staple"
 
 
-async def log_in(client: httpx.AsyncClient, email: str, password: str) -> httpx.Response:
+async def log_in(client: httpx2.AsyncClient, email: str, password: str) -> httpx2.Response:
     return await client.post("/api/v1/auth/login", data={"username": email, "password": password})
 
 
@@ -24,7 +24,7 @@ def token_in_mail(mock_services: MockServices) -> str:
 
 
 class TestRegister:
-    async def test_stores_the_user(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_stores_the_user(self, client: httpx2.AsyncClient, session: AsyncSession) -> None:
         response = await client.post(
             "/api/v1/auth/register", json={"email": "ada@example.com", "password": PASSWORD}
         )
@@ -37,7 +37,7 @@ class TestRegister:
         user = await session.get_one(User, UUID(body["id"]))
         assert user.hashed_password.startswith("$argon2id$")
 
-    async def test_makes_nobody_a_superuser(self, client: httpx.AsyncClient) -> None:
+    async def test_makes_nobody_a_superuser(self, client: httpx2.AsyncClient) -> None:
         response = await client.post(
             "/api/v1/auth/register",
             json={"email": "eve@example.com", "password": PASSWORD, "is_superuser": True},
@@ -46,7 +46,7 @@ class TestRegister:
         assert response.json()["is_superuser"] is False
 
     async def test_refuses_an_address_that_is_taken(
-        self, client: httpx.AsyncClient, user: User
+        self, client: httpx2.AsyncClient, user: User
     ) -> None:
         response = await client.post(
             "/api/v1/auth/register", json={"email": user.email.upper(), "password": PASSWORD}
@@ -57,7 +57,7 @@ class TestRegister:
 
     @pytest.mark.committed
     async def test_gives_an_address_to_one_of_many_who_ask_at_once(
-        self, client: httpx.AsyncClient
+        self, client: httpx2.AsyncClient
     ) -> None:
         account = {"email": "ada@example.com", "password": PASSWORD}
 
@@ -70,7 +70,7 @@ class TestRegister:
         assert codes.count("REGISTER_USER_ALREADY_EXISTS") == 9
 
     @pytest.mark.parametrize("password", ["short", "ada@example.com-1"])
-    async def test_refuses_a_weak_password(self, client: httpx.AsyncClient, password: str) -> None:
+    async def test_refuses_a_weak_password(self, client: httpx2.AsyncClient, password: str) -> None:
         response = await client.post(
             "/api/v1/auth/register", json={"email": "ada@example.com", "password": password}
         )
@@ -78,7 +78,7 @@ class TestRegister:
         assert response.status_code == 400
         assert response.json()["code"] == "REGISTER_INVALID_PASSWORD"
 
-    async def test_refuses_what_is_no_address(self, client: httpx.AsyncClient) -> None:
+    async def test_refuses_what_is_no_address(self, client: httpx2.AsyncClient) -> None:
         response = await client.post(
             "/api/v1/auth/register", json={"email": "ada", "password": PASSWORD}
         )
@@ -88,7 +88,7 @@ class TestRegister:
 
 
 class TestLogin:
-    async def test_returns_a_token_that_works(self, client: httpx.AsyncClient, user: User) -> None:
+    async def test_returns_a_token_that_works(self, client: httpx2.AsyncClient, user: User) -> None:
         response = await log_in(client, user.email, PASSWORD)
 
         assert response.status_code == 200
@@ -100,7 +100,7 @@ class TestLogin:
         ("email", "password"), [(None, "a wrong password"), ("nobody@example.com", PASSWORD)]
     )
     async def test_refuses_wrong_credentials(
-        self, client: httpx.AsyncClient, user: User, email: str | None, password: str
+        self, client: httpx2.AsyncClient, user: User, email: str | None, password: str
     ) -> None:
         response = await log_in(client, email or user.email, password)
 
@@ -108,7 +108,7 @@ class TestLogin:
         assert response.json()["code"] == "LOGIN_BAD_CREDENTIALS"
 
     async def test_refuses_an_inactive_user(
-        self, client: httpx.AsyncClient, user_factory: UserFactory
+        self, client: httpx2.AsyncClient, user_factory: UserFactory
     ) -> None:
         user = await user_factory(is_active=False)
 
@@ -116,13 +116,13 @@ class TestLogin:
 
         assert response.status_code == 400
 
-    async def test_logout_answers(self, user_client: httpx.AsyncClient) -> None:
+    async def test_logout_answers(self, user_client: httpx2.AsyncClient) -> None:
         assert (await user_client.post("/api/v1/auth/logout")).status_code == 204
 
 
 class TestResetPassword:
     async def test_sets_the_new_password(
-        self, client: httpx.AsyncClient, user: User, mock_services: MockServices
+        self, client: httpx2.AsyncClient, user: User, mock_services: MockServices
     ) -> None:
         response = await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
         assert response.status_code == 202
@@ -137,7 +137,7 @@ class TestResetPassword:
         assert (await log_in(client, user.email, PASSWORD)).status_code == 400
 
     async def test_tells_nobody_which_addresses_are_known(
-        self, client: httpx.AsyncClient, mock_services: MockServices
+        self, client: httpx2.AsyncClient, mock_services: MockServices
     ) -> None:
         response = await client.post(
             "/api/v1/auth/forgot-password", json={"email": "nobody@example.com"}
@@ -146,7 +146,7 @@ class TestResetPassword:
         assert response.status_code == 202
         assert mock_services.email.outbox == []
 
-    async def test_refuses_a_wrong_token(self, client: httpx.AsyncClient) -> None:
+    async def test_refuses_a_wrong_token(self, client: httpx2.AsyncClient) -> None:
         response = await client.post(
             "/api/v1/auth/reset-password", json={"token": "wrong", "password": NEW_PASSWORD}
         )
@@ -157,7 +157,7 @@ class TestResetPassword:
 
 class TestVerify:
     async def test_verifies_the_address(
-        self, client: httpx.AsyncClient, user: User, mock_services: MockServices
+        self, client: httpx2.AsyncClient, user: User, mock_services: MockServices
     ) -> None:
         response = await client.post(
             "/api/v1/auth/request-verify-token", json={"email": user.email}
@@ -171,7 +171,7 @@ class TestVerify:
         assert response.status_code == 200
         assert response.json()["is_verified"] is True
 
-    async def test_refuses_a_wrong_token(self, client: httpx.AsyncClient) -> None:
+    async def test_refuses_a_wrong_token(self, client: httpx2.AsyncClient) -> None:
         response = await client.post("/api/v1/auth/verify", json={"token": "wrong"})
 
         assert response.status_code == 400

@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 from pwdlib.hashers.bcrypt import BcryptHasher
 
@@ -31,7 +31,7 @@ def production() -> Settings:
     )
 
 
-async def can_log_in(client: httpx.AsyncClient, user: User) -> bool:
+async def can_log_in(client: httpx2.AsyncClient, user: User) -> bool:
     response = await client.post(
         "/api/v1/auth/login", data={"username": user.email, "password": PASSWORD}
     )
@@ -39,7 +39,7 @@ async def can_log_in(client: httpx.AsyncClient, user: User) -> bool:
 
 
 async def test_hash_of_another_run_verifies(
-    client: httpx.AsyncClient, user_factory: UserFactory
+    client: httpx2.AsyncClient, user_factory: UserFactory
 ) -> None:
     user = await user_factory(hashed_password=HASH_OF_ANOTHER_RUN)
 
@@ -47,7 +47,7 @@ async def test_hash_of_another_run_verifies(
 
 
 async def test_production_argon2_works_from_end_to_end(
-    client: httpx.AsyncClient, user_factory: UserFactory, production: Settings
+    client: httpx2.AsyncClient, user_factory: UserFactory, production: Settings
 ) -> None:
     hashed = get_password_helper(production).hash(PASSWORD)
     assert re.match(r"\$argon2id\$v=19\$m=65536,t=3,p=4\$", hashed)
@@ -56,7 +56,7 @@ async def test_production_argon2_works_from_end_to_end(
 
 
 async def test_bcrypt_hash_verifies_and_is_replaced(
-    client: httpx.AsyncClient, user_factory: UserFactory
+    client: httpx2.AsyncClient, user_factory: UserFactory
 ) -> None:
     user = await user_factory(hashed_password=BcryptHasher(rounds=4).hash(PASSWORD))
 

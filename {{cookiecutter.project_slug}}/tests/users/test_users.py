@@ -1,4 +1,4 @@
-import httpx
+import httpx2
 import pytest
 from fastapi_users.exceptions import UserAlreadyExists
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,20 +10,20 @@ from tests.fixtures.fast_auth import PASSWORD
 
 
 class TestMe:
-    async def test_reads_the_own_account(self, user_client: httpx.AsyncClient, user: User) -> None:
+    async def test_reads_the_own_account(self, user_client: httpx2.AsyncClient, user: User) -> None:
         response = await user_client.get("/api/v1/users/me")
 
         assert response.status_code == 200
         assert response.json()["email"] == user.email
 
-    async def test_changes_the_own_account(self, user_client: httpx.AsyncClient) -> None:
+    async def test_changes_the_own_account(self, user_client: httpx2.AsyncClient) -> None:
         response = await user_client.patch("/api/v1/users/me", json={"email": "new@example.com"})
 
         assert response.status_code == 200
         assert response.json()["email"] == "new@example.com"
 
     async def test_changes_the_own_password(
-        self, user_client: httpx.AsyncClient, user: User
+        self, user_client: httpx2.AsyncClient, user: User
     ) -> None:
         password = "another horse battery staple"
 
@@ -36,7 +36,7 @@ class TestMe:
         assert login.status_code == 200
 
     @pytest.mark.parametrize("token", [None, "not-a-token"])
-    async def test_needs_a_token(self, client: httpx.AsyncClient, token: str | None) -> None:
+    async def test_needs_a_token(self, client: httpx2.AsyncClient, token: str | None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
 
         response = await client.get("/api/v1/users/me", headers=headers)
@@ -47,7 +47,7 @@ class TestMe:
 
 class TestAdministration:
     async def test_superusers_read_change_and_delete_users(
-        self, superuser_client: httpx.AsyncClient, user: User
+        self, superuser_client: httpx2.AsyncClient, user: User
     ) -> None:
         url = f"/api/v1/users/{user.id}"
 
@@ -59,7 +59,7 @@ class TestAdministration:
 
     @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
     async def test_users_are_refused(
-        self, user_client: httpx.AsyncClient, superuser: User, method: str
+        self, user_client: httpx2.AsyncClient, superuser: User, method: str
     ) -> None:
         response = await user_client.request(
             method, f"/api/v1/users/{superuser.id}", json={} if method == "PATCH" else None
@@ -68,14 +68,14 @@ class TestAdministration:
         assert response.status_code == 403
 
     async def test_nobody_makes_themselves_a_superuser(
-        self, user_client: httpx.AsyncClient
+        self, user_client: httpx2.AsyncClient
     ) -> None:
         response = await user_client.patch("/api/v1/users/me", json={"is_superuser": True})
 
         assert response.json()["is_superuser"] is False
 
     async def test_password_of_a_changed_user_works(
-        self, superuser_client: httpx.AsyncClient, user: User
+        self, superuser_client: httpx2.AsyncClient, user: User
     ) -> None:
         login = await superuser_client.post(
             "/api/v1/auth/login", data={"username": user.email, "password": PASSWORD}
