@@ -1,20 +1,117 @@
-"""Settings of tests come from fixed values, never from the developer's shell or `.env`."""
+"""Settings of tests come from fixed values, never from the developer's shell, `.env` or secrets."""
 
+import gc
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from inspect import isclass
+from types import ModuleType
+from typing import Any
 
-from pydantic_settings import BaseSettings
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+from testkit.call_site import is_ours
+
+VARIABLES: dict[str, str] = {}
+"""The environment variables of all sealed settings, in upper case, with the names of the settings."""
 
 
-def seal(settings: type[BaseSettings], values: Mapping[str, str]) -> None:
-    """From now on, `settings()` yields its defaults and `values`, and nothing else.
+def seal(
+    settings: type[BaseSettings] | Sequence[type[BaseSettings]], values: Mapping[str, str]
+) -> None:
+    """From now on, these settings have their defaults and `values`, and nothing else.
 
-    `values` are environment variables. Processes that a test starts inherit them.
+    `values` are environment variables; processes that a test starts inherit them. Settings that were
+    read before are read again: those in the variables of modules, and what `lru_cache` has kept.
     """
-    prefix = settings.model_config.get("env_prefix", "")
-    names = {f"{prefix}{name}".upper() for name in settings.model_fields}
-    for variable in list(os.environ):
-        if variable.upper() in names:
-            del os.environ[variable]
-    settings.model_config["env_file"] = None
+    classes = list(_with_nested(settings if isinstance(settings, Sequence) else [settings]))
+    for each in classes:
+        names = {name.upper(): field for name, field in _variables(each)}
+        VARIABLES.update(names)
+        delimiter = each.model_config.get("env_nested_delimiter")
+        prefixes = tuple(f"{name}{delimiter}".upper() for name in names) if delimiter else ()
+        for variable in list(os.environ):
+            if variable.upper() in names or variable.upper().startswith(prefixes):
+                del os.environ[variable]
+        each.model_config.update(env_file=None, secrets_dir=None, cli_parse_args=None)
     os.environ.update(values)
+    try:
+        _read_again(tuple(classes))
+    except ValidationError as error:
+        raise pytest.UsageError(f"The settings of the tests are not valid: {error}") from None
+
+
+def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSettings]]:
+    for each in classes:
+        yield each
+        annotations = [field.annotation for field in each.model_fields.values()]
+        yield from _with_nested(
+            [a for a in annotations if isclass(a) and issubclass(a, BaseSettings)]
+        )
+
+
+def _variables(settings: type[BaseSettings]) -> Iterator[tuple[str, str]]:
+    """Each variable that is read, also by an alias, with the name of its setting."""
+    source = EnvSettingsSource(settings)
+    for name, field in settings.model_fields.items():
+        for _, variable, _ in source._extract_field_info(field, name):
+            yield variable, name
+
+
+def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and is_ours(getattr(module, "__file__", None) or "<"):
+            for value in list(vars(module).values()):
+                if isinstance(value, classes):
+                    value.__init__()  # type: ignore[misc]  # in place, for whoever has it
+                elif hasattr(value, "cache_clear") and _holds(value, classes):
+                    value.cache_clear()
+
+
+def _holds(container: Any, classes: tuple[type, ...], depth: int = 3) -> bool:
+    return depth > 0 and any(
+        isinstance(found, classes) or (isinstance(found, dict | list) and _holds(found, classes, depth - 1))
+        for found in gc.get_referents(container)
+    )
+
+
+@contextmanager
+def overridden(settings: BaseSettings, **values: Any) -> Iterator[None]:
+    """Gives some of these settings other values, checked as usual, until the end of the context."""
+    known = type(settings).model_fields
+    for name in values.keys() - known.keys():
+        similar = get_close_matches(name, known, n=1)
+        hint = f"; did you mean `{similar[0]}`?" if similar else ""
+        raise TypeError(f"{type(settings).__name__} has no setting `{name}`{hint}")
+    checked = settings.model_copy()
+    for name, value in values.items():
+        type(settings).__pydantic_validator__.validate_assignment(checked, name, value)
+    earlier = {name: getattr(settings, name) for name in values}
+    # In place, since others have kept the object.
+    settings.__dict__.update({name: getattr(checked, name) for name in values})
+    try:
+        yield
+    finally:
+        settings.__dict__.update(earlier)
+
+
+class Guard:
+    """Notices when settings were changed otherwise. Some microseconds a look."""
+
+    def __init__(self, settings: BaseSettings) -> None:
+        self.settings = settings
+        self._values = dict(vars(settings))
+
+    def restore(self) -> list[str]:
+        """Takes all changes back. Returns the names of what was changed."""
+        found = vars(self.settings)
+        if found == self._values:
+            return []
+        names = [name for name in self._values if found.get(name) != self._values[name]]
+        found.clear()
+        found.update(self._values)
+        return names

@@ -6,9 +6,9 @@ The project tells it about its database with `use_database()`, in a `pytest_conf
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -17,23 +17,28 @@ from sqlalchemy.orm import Session
 
 from testkit.databases import (
     DatabaseSetup,
+    ResetError,
+    TemplateError,
     WorkerDatabase,
     describe_database,
     import_backend,
     open_worker_database,
     prepare,
 )
+from testkit.eager import run
 from testkit.greenlets import in_greenlet
-from testkit.isolation import Committed, Isolation, ObservingSession, Rollback, Worker
+from testkit.isolation import Committed, Isolation, Rollback, Worker
 from testkit.performance.bookkeeper import DATABASE
 from testkit.performance.counters import isolating
-from testkit.tasks import cancel_tasks
+from testkit.sessions import ObservingSession
+from testkit.supervision import EARLIER_TASKS, fail, set_up_once
 
+ISOLATIONS: dict[str, type[Isolation]] = {"committed": Committed, "rollback": Rollback}
 SETUP = pytest.StashKey[DatabaseSetup]()
-SET_UP = pytest.StashKey[dict[str, Any]]()
+LAST_ISOLATED = pytest.StashKey[pytest.Item]()
 
 # With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
-NEEDS_ISOLATION = frozenset({"app", "engine", "class_session"})
+NEEDS_ISOLATION = frozenset({"app", "class_session", "engine", "worker_database"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,15 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how the database's driver works: fast and made for tests, or as in production",
     )
     parser.addini(
-        "db_isolation", "how tests are undone: `rollback` or `committed`", default="rollback"
+        "db_isolation", "how tests are undone: `committed` or `rollback`", default="committed"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     isolation = config.getini("db_isolation")
-    if isolation not in ("rollback", "committed"):
+    if isolation not in ISOLATIONS:
         raise pytest.UsageError(
-            f"db_isolation is {isolation!r}; write `rollback` or `committed` instead"
+            f"db_isolation is {isolation!r}; write `committed` or `rollback` instead"
         )
 
 
@@ -72,13 +77,8 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     # What all workers need is made once, and what is wrong with it is said once.
     prepared = ExitStack()
     config.add_cleanup(prepared.close)
-    try:
+    with _ends_the_run(config):
         prepared.enter_context(prepare(config.stash[SETUP], config))
-    except pytest.UsageError:
-        raise
-    except Exception:
-        # A migration that fails, for example. Tests will come across it, and can show it better.
-        prepared.close()
 
 
 def pytest_collection_finish() -> None:
@@ -89,41 +89,43 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if not isinstance(item, pytest.Function) or "database_isolation" in item.fixturenames:
+    if not isinstance(item, pytest.Function):
         return
-    if NEEDS_ISOLATION.isdisjoint(item.fixturenames):
+    names = item.fixturenames
+    if "database_isolation" in names:
+        names.remove("database_isolation")
+    elif NEEDS_ISOLATION.isdisjoint(names):
         return
-    # The names are sorted by scope. The isolation comes first in its own.
+    # The names are sorted by scope. The isolation comes first in its own, before anybody connects.
     fixtures = item._fixtureinfo.name2fixturedefs
-    wider = sum(
-        name in fixtures and fixtures[name][-1].scope != "function" for name in item.fixturenames
-    )
-    item.fixturenames.insert(wider, "database_isolation")
-
-
-def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
-    """A session-scoped fixture, without making it a part of this test.
-
-    Each fixture in a test's closure takes 0.1 ms of it, also when it was set up long ago, and
-    pytest keeps a finalizer of 0.5 KB for every test that has it there.
-    """
-    fixtures = request.config.stash.setdefault(SET_UP, {})
-    if name not in fixtures:
-        fixtures[name] = request.getfixturevalue(name)
-    return fixtures[name]
+    wider = sum(name in fixtures and fixtures[name][-1].scope != "function" for name in names)
+    names.insert(wider, "database_isolation")
 
 
 @pytest.fixture(scope="session")
 def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
     """This process's own database, migrated. Some 10 ms, or 1 s when migrations have changed."""
-    with open_worker_database(request.config.stash[SETUP], request.config) as database:
+    with (
+        _ends_the_run(request.config),
+        open_worker_database(request.config.stash[SETUP], request.config) as database,
+    ):
         yield database
 
 
-@pytest.fixture(scope="session")
-async def session_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that all tests share."""
-    return asyncio.get_running_loop()
+@contextmanager
+def _ends_the_run(config: pytest.Config) -> Iterator[None]:
+    """Without a template no test can say anything, so what is wrong with it is said once."""
+    try:
+        yield
+    except TemplateError as error:
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        if terminal is not None and capture is not None:  # not in a worker of xdist
+            with capture.global_and_fixture_disabled():
+                terminal.line("")
+                terminal.section("there is no database to test with", red=True)
+                terminal.line(str(error))
+        pytest.exit("there is no database to test with", pytest.ExitCode.TESTS_FAILED)
 
 
 @pytest.fixture(scope="session")
@@ -139,40 +141,66 @@ def database_worker(
             "`create_engine` in tests/fixtures/database.py must use the URL that it is given.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
-    worker = Worker(database, engine, setup.sessionmaker)
+    worker = Worker(database, engine, setup.sessionmaker, session_loop)
     in_production = dict(worker.sessionmaker.kw)
     session_loop.run_until_complete(worker.start())
     yield worker
+    try:
+        session_loop.run_until_complete(worker.finish_cleaning())
+    except ResetError as error:
+        _report(request.config.stash[LAST_ISOLATED], error)
     session_loop.run_until_complete(worker.stop())
     worker.sessionmaker.kw = in_production
 
 
 @pytest.fixture(scope="session")
 def engine(database_worker: Worker) -> AsyncEngine:
-    """The worker's engine. What is committed through it is undone, also without `committed`."""
+    """The worker's engine. What is committed through it is undone, also with `rollback`."""
     return database_worker.engine
 
 
 @pytest.fixture
 def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     """Undoes whatever the test does to the database. About 0.2 ms; other fixtures ask for it."""
-    committed = (
-        request.node.get_closest_marker("committed") is not None
-        or request.config.getini("db_isolation") == "committed"
-    )
+    item: pytest.Item = request.node
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     worker: Worker = set_up_once(request, "database_worker")
-    isolation = Committed(worker) if committed else Rollback(worker)
+    isolation = _isolation_class(item)(worker)
     with isolating():
-        loop.run_until_complete(isolation.begin())
+        try:
+            run(loop, isolation.begin())
+        except ResetError as error:
+            _report(request.config.stash[LAST_ISOLATED], error)
+            # What kept the lock has been ended now, where that was possible.
+            run(loop, isolation.begin())
     yield isolation
     with isolating():
-        leaks = loop.run_until_complete(isolation.end())
+        request.config.stash[LAST_ISOLATED] = item
+        leaks = run(loop, isolation.end(item.stash[EARLIER_TASKS]))
     if leaks:
-        _fail(request, leaks)
+        fail(item, leaks)
 
 
-@pytest.fixture(params=["rollback", pytest.param("committed", marks=pytest.mark.committed)])
+def _isolation_class(item: pytest.Item) -> type[Isolation]:
+    for marker in item.iter_markers():  # the closest one first
+        if marker.name in ISOLATIONS:
+            return ISOLATIONS[marker.name]
+    return ISOLATIONS[item.config.getini("db_isolation")]
+
+
+def _report(item: pytest.Item, error: ResetError) -> None:
+    """A test that could not be undone has failed, though pytest has come to the next one."""
+    call = pytest.CallInfo.from_call(partial(fail, item, [str(error)]), "teardown")
+    report = pytest.TestReport.from_item_and_call(item, call)
+    item.ihook.pytest_runtest_logreport(report=report)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("committed", marks=pytest.mark.committed),
+        pytest.param("rollback", marks=pytest.mark.rollback),
+    ]
+)
 def each_isolation(request: pytest.FixtureRequest) -> str:
     """Runs the test once in each isolation."""
     isolation: str = request.param
@@ -201,7 +229,7 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     Every test of the class sees them, and is undone back to them. The tests themselves read and
     write through `session` and `client`. Costs some milliseconds for each class.
     """
-    await database_worker.database.push_baseline()
+    await database_worker.push_baseline()
     session = AsyncSession(
         database_worker.engine.execution_options(read_only=True),
         sync_session_class=ObservingSession,
@@ -212,19 +240,3 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     database_worker.class_sessions.remove(session)
     await session.close()
     await database_worker.pop_baseline()
-
-
-@pytest.fixture(autouse=True)
-def no_tasks_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a task running: on the loop that all tests share, it would go on
-    in the middle of the next ones."""
-    session_loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
-    earlier = asyncio.all_tasks(session_loop)
-    yield
-    leaks = asyncio.all_tasks(session_loop) - earlier
-    if leaks:
-        _fail(request, session_loop.run_until_complete(cancel_tasks(leaks)))
-
-
-def _fail(request: pytest.FixtureRequest, leaks: list[str]) -> None:
-    pytest.fail(f"{request.node.nodeid} left open: {'; '.join(leaks)}", pytrace=False)

@@ -1,101 +1,46 @@
 """The two ways in which a test is undone.
 
-`Rollback`, the default: the test runs inside one outer transaction, which is rolled back. Sessions
-join it with savepoints of their own, so that `commit()`, `rollback()` and an `IntegrityError` mean
-to the application what they mean in production (SQLAlchemy documents this as "Joining a Session
-into an External Transaction", with `join_transaction_mode="create_savepoint"`).
+`Committed`, the default: commits are real, on the engine's real pool. Afterwards the database is reset.
 
-`Committed`: commits are real, on the engine's real pool. Afterwards the database is reset.
+`Rollback`: the test runs inside one outer transaction, which is rolled back. Sessions join it with
+savepoints of their own, so that `commit()`, `rollback()` and an `IntegrityError` mean to the
+application what they mean in production (SQLAlchemy documents this as "Joining a Session into an
+External Transaction", with `join_transaction_mode="create_savepoint"`). What one connection cannot tell
+as it is in production fails by name.
 
 In both, what the test has left open is closed, and reported with the place it came from.
 """
 
 import asyncio
-import re
 import warnings
-from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from sqlalchemy import Connection as SyncConnection
-from sqlalchemy import Engine, TextClause, event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from testkit.call_site import call_site
 from testkit.databases import ResetError, WorkerDatabase
-from testkit.tasks import cancel_tasks
+from testkit.eager import Eager
+from testkit.faults import note_fault
+from testkit.leftovers import Task, finish_tasks, responsible_task
+from testkit.sessions import (
+    ApplicationSession,
+    ObservingSession,
+    SavepointSession,
+    has_written,
+    unflushed,
+)
 
 TURN_TIMEOUT = 5.0  # seconds
-READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
 
 
-class UncommittedChanges(UserWarning):
-    """The test has written through its session without a commit, and now the application runs."""
-
-
-class ObservingSession(Session):
-    """A session of the test. What it reads is what the database holds now.
-
-    An answer from the identity map would hide what the application did or failed to do.
-    """
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        return super().get(*args, **self._afresh(kwargs))
-
-    def get_one(self, *args: Any, **kwargs: Any) -> Any:
-        return super().get_one(*args, **self._afresh(kwargs))
-
-    def _afresh(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        # Changes that were not flushed yet would be overwritten.
-        return kwargs if self.dirty else kwargs | {"populate_existing": True}
-
-
-@event.listens_for(ObservingSession, "do_orm_execute")
-def _read_afresh(state: ORMExecuteState) -> None:
-    if state.is_select:
-        state.update_execution_options(populate_existing=True)
-    elif not (isinstance(state.statement, TextClause) and READS.match(state.statement.text)):
-        state.session.info["has_written"] = True
-
-
-@event.listens_for(ObservingSession, "after_flush")
-def _note_write(session: Session, _context: object) -> None:
-    session.info["has_written"] = True
-
-
-@event.listens_for(ObservingSession, "after_transaction_end")
-def _forget_writes(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.info["has_written"] = False
-
-
-class ApplicationSession(Session):
-    """A session of the application. Before its transaction reaches the database, it is admitted."""
-
-    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
-        self.info["isolation"].admit(self)
-        return super().get_bind(*args, **kwargs)
-
-
-@event.listens_for(ApplicationSession, "after_transaction_end")
-def _dismiss(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.info["isolation"].dismiss(session)
-
-
-def _check_as_a_commit_does(session: Session) -> None:
-    isolation: Isolation | None = session.info.get("isolation")
-    if isolation is None or isolation.commit_check is None or session.in_nested_transaction():
-        return
-    session.flush()
-    session.connection().exec_driver_sql(isolation.commit_check)
-
-
-for session_class in (ObservingSession, ApplicationSession):
-    event.listen(session_class, "before_commit", _check_as_a_commit_does)
+class RequestsOverlapped(UserWarning):
+    """With `rollback`, what should have happened at the same time happened in turn."""
 
 
 class Worker:
@@ -107,61 +52,89 @@ class Worker:
         database: WorkerDatabase,
         engine: AsyncEngine,
         sessionmaker: async_sessionmaker[AsyncSession],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.loop = loop
         self.database = database
         self.engine = engine
         self.sessionmaker = sessionmaker
+        self.connection: AsyncConnection | None = None
         self.class_sessions: list[AsyncSession] = []
         self.checked_out: dict[ConnectionPoolEntry, str] = {}
         """Connections in use, each with the place that opened it."""
         self.used: set[ConnectionPoolEntry] = set()
         """Connections that were in use since the last reset."""
+        self.cleaning: Eager[None] | None = None
+        """Undoes the last test, while pytest prepares the next one."""
         self.was_reconnected = False
         self.is_clean = True
 
     async def start(self) -> None:
         await self.database.start(self.engine)
-        await self._connect()
         pool = self.engine.sync_engine.pool
         event.listen(pool, "checkout", self._note_checkout)
         event.listen(pool, "checkin", self._note_checkin)
 
-    async def _connect(self) -> None:
-        earlier = self.checked_out.copy(), self.used.copy()
-        self.connection = await self.engine.connect()
-        self.checked_out, self.used = earlier  # this connection belongs to no test
-        # An engine that knows the option takes no write lock before the first write.
-        await self.connection.execution_options(read_only=True)
+    async def connect(self) -> AsyncConnection:
+        """The connection of the outer transaction. It belongs to no test."""
+        if self.connection is None:
+            earlier = self.checked_out.copy(), self.used.copy()
+            await asyncio.sleep(0)  # drivers connect only where the event loop runs
+            self.connection = await self.engine.connect()
+            self.checked_out, self.used = earlier
+            # An engine that knows the option takes no write lock before the first write.
+            await self.connection.execution_options(read_only=True)
+        return self.connection
 
-    async def reconnect(self) -> None:
-        """Drops the connection, with whatever state a test has put it into, for a new one."""
-        await self.connection.invalidate()
-        await self.connection.close()
-        await self._connect()
-        self.was_reconnected = True
+    async def disconnect(self) -> None:
+        """Drops that connection, with whatever state a test has put it into."""
+        if self.connection is not None:
+            await asyncio.sleep(0)
+            await self.connection.invalidate()
+            await self.connection.close()
+            self.connection = None
+            self.was_reconnected = True
 
-    async def clean(self) -> None:
-        """Undoes what was committed, wherever that was; `ResetError` when a lock prevents it."""
-        if self.is_clean:
-            return
-        await self.database.renew(self.used - self.checked_out.keys())
+    def begin_cleaning(self) -> None:
+        """Undoes what was committed, wherever that was; what takes longer goes on later."""
+        self.is_clean = False
+        self.cleaning = Eager(self._clean())
+
+    async def finish_cleaning(self) -> None:
+        """Returns when the database is clean; `ResetError` when a lock prevents it."""
+        if self.cleaning is not None:
+            cleaning, self.cleaning = self.cleaning, None
+            await cleaning
+        elif not self.is_clean:
+            await self._clean()
+
+    async def _clean(self) -> None:
+        renewing = Eager(self.database.renew(self.used - self.checked_out.keys()))
         committed = bool(self.used) or self.was_reconnected
-        if not await self.database.reset(committed=committed):
+        is_same = await self.database.reset(committed=committed)
+        await renewing
+        if not is_same:
             await self._reconnect_all()
         self.used.clear()
         self.was_reconnected = False
         self.is_clean = True
 
+    async def push_baseline(self) -> None:
+        await self.finish_cleaning()
+        await self.database.push_baseline()
+
     async def pop_baseline(self) -> None:
+        await self.finish_cleaning()
         if not await self.database.pop_baseline():
             await self._reconnect_all()
 
     async def _reconnect_all(self) -> None:
         await self.engine.dispose()
-        await self.reconnect()
+        await self.disconnect()
 
     async def stop(self) -> None:
-        await self.connection.close()
+        if self.connection is not None:
+            await self.connection.close()
         await self.engine.dispose()
         await self.database.stop()
 
@@ -173,12 +146,13 @@ class Worker:
         self.checked_out.pop(entry, None)
 
 
-class Isolation(ABC):
+class Isolation:
     """One test's view of the worker database, from `begin()` to `end()`."""
 
     bind: AsyncEngine | AsyncConnection
     commit_check: str | None = None
     join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
+    session_class: type[ApplicationSession]
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -187,16 +161,15 @@ class Isolation(ABC):
         """The application's open transactions, each with the place that began it."""
 
     async def begin(self) -> None:
-        """Prepares everything for the test; `ResetError` when an earlier test cannot be undone."""
-        await self.worker.clean()
-        self._earlier_tasks = asyncio.all_tasks()
+        """Prepares everything for the test; `ResetError` when the one before cannot be undone."""
+        await self.worker.finish_cleaning()
         await self._save_class_arrangements()
         self._earlier_connections = frozenset(self.worker.checked_out)
         await self._enter()
         self.worker.sessionmaker.configure(
             bind=self.bind,
             join_transaction_mode=self.join_transaction_mode,
-            sync_session_class=ApplicationSession,
+            sync_session_class=self.session_class,
             info={"isolation": self},
         )
 
@@ -226,40 +199,44 @@ class Isolation(ABC):
     def admit(self, session: Session) -> None:
         """Called in SQLAlchemy's greenlet, before every statement of the application."""
         if session not in self._admitted:
-            self._take_turn(session)
+            self._take_turn()
             self._admitted[session] = call_site()
             self._end_idle_transactions()
+
+    def note_commit(self, session: Session) -> None:
+        """Called after a commit, if it released a savepoint."""
 
     def dismiss(self, session: Session) -> None:
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
 
-    async def end(self) -> list[str]:
-        """Undoes the test and closes what it has left open. Says what that was."""
-        leaks = await cancel_tasks(
-            asyncio.all_tasks() - self._earlier_tasks - {asyncio.current_task()}
-        )
+    async def end(self, earlier_tasks: set[Task]) -> list[str]:
+        """Closes what the test has left open, says what that was, and begins to undo the test."""
+        leaks = await finish_tasks(self.worker.loop, earlier_tasks)
         for place in self._admitted.values():
             leaks.append(f"a session with an open transaction, begun at {place}")
+        if self._admitted or self._connections_in_use():
+            await asyncio.sleep(0)  # drivers end a connection only where the event loop runs
         if self._admitted:
             for entry in self._connections_in_use():
                 leaks[-1] += await self._last_statement(entry)
         try:
             for session in (*self._sessions, *self._admitted):
-                await greenlet_spawn(session.close)
+                await _close(session)
             for class_session in self.worker.class_sessions:
                 await _let_go(class_session)
             await self._leave()
         except SQLAlchemyError:  # raw SQL has ended a transaction behind SQLAlchemy's back
-            await self.worker.reconnect()
+            await self.worker.disconnect()
         for entry in self._connections_in_use():
             place = self.worker.checked_out.pop(entry)
             leaks.append(f"a connection, opened at {place}{await self._last_statement(entry)}")
             await greenlet_spawn(entry.invalidate)
         self.worker.sessionmaker.configure(bind=None)
-        self.worker.is_clean = False
         try:
-            await self.worker.clean()
+            self.worker.begin_cleaning()
+            if leaks:
+                await self.worker.finish_cleaning()
         except ResetError as error:
             leaks.append(str(error))
         return leaks
@@ -271,20 +248,20 @@ class Isolation(ABC):
         statement = await self.worker.database.last_statement(connection)
         return f", with `{statement}` as its last statement" if statement else ""
 
-    @abstractmethod
-    async def _enter(self) -> None: ...
+    async def _enter(self) -> None:
+        pass
 
-    @abstractmethod
-    async def _leave(self) -> None: ...
+    async def _leave(self) -> None:
+        pass
 
-    @abstractmethod
-    def _sync_bind(self) -> Engine | SyncConnection: ...
+    def _sync_bind(self) -> Engine | SyncConnection:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _take_turn(self, session: Session) -> None: ...
+    def _take_turn(self) -> None:
+        pass
 
-    @abstractmethod
-    def _give_turn(self) -> None: ...
+    def _give_turn(self) -> None:
+        pass
 
     async def _save_class_arrangements(self) -> None:
         for session in self.worker.class_sessions:
@@ -296,38 +273,54 @@ class Isolation(ABC):
     def _end_idle_transactions(self) -> None:
         """Ends what the test's own sessions have only read, as it would see old data otherwise."""
         for session in self._sessions:
-            transaction = session.get_transaction()
-            if transaction is None or transaction.nested or _in_context_manager(session):
-                continue
-            if session.info.get("has_written"):
-                warnings.warn(
-                    UncommittedChanges(
-                        "The test has written through its session without a commit, and the "
-                        "application now begins a transaction. In production it would not see "
-                        "these changes: add `await session.commit()` before."
-                    ),
-                    stacklevel=2,
+            pending = unflushed(session)
+            if pending or has_written(session):
+                what = f"changed {_named(pending)}" if pending else "written"
+                note_fault(
+                    f"The test has {what} through its session without a commit, and then the "
+                    f"application began a transaction, at {call_site()}. In production it would "
+                    "not see these changes: write `await session.commit()` before."
                 )
-            elif not (session.new or session.dirty or session.deleted):
+                if has_written(session):  # else the application would wait for its locks
+                    session.rollback()
+                continue
+            transaction = session.get_transaction()
+            if transaction is not None and not transaction.nested and not _has_owner(session):
                 session.commit()
+
+
+class Committed(Isolation):
+    join_transaction_mode = "conditional_savepoint"  # SQLAlchemy's default
+    session_class = ApplicationSession
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.bind = worker.engine
+
+    def _sync_bind(self) -> Engine:
+        return self.worker.database.sync_engine(None)
 
 
 class Rollback(Isolation):
     join_transaction_mode = "create_savepoint"
+    session_class = SavepointSession
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self.bind = worker.connection
         self.commit_check = worker.database.commit_check
         self._joined: SyncConnection | None = None
         self._turn = asyncio.Lock()
         self._turn_of: asyncio.Task[Any] | None = None
+        self._has_overlapped = False
+        self._commits_inside: dict[Session, list[str]] = {}
+        """Of open transactions of the application: where others have committed meanwhile."""
 
     async def _enter(self) -> None:
-        if self.worker.connection.in_transaction():  # an earlier test could not be ended
-            await self.worker.reconnect()
-            self.bind = self.worker.connection
-        self._outer = await self.worker.connection.begin()
+        self.bind = await self.worker.connect()
+        if self.bind.in_transaction():  # an earlier test could not be ended
+            await self.worker.disconnect()
+            self.bind = await self.worker.connect()
+        self._outer = await self.bind.begin()
 
     async def _leave(self) -> None:
         if self._joined is not None:
@@ -340,10 +333,30 @@ class Rollback(Isolation):
             self._joined.begin()
         return self._joined
 
+    # Of two transactions that overlap, the younger one is a savepoint within the older one.
+
+    def note_commit(self, session: Session) -> None:
+        kept = self._commits_inside.pop(session, [])
+        if has_written(session):
+            kept.append(call_site())
+        admitted = list(self._admitted)
+        older = admitted[: admitted.index(session)] if session in self._admitted else admitted
+        if kept and older:
+            self._commits_inside.setdefault(older[-1], []).extend(kept)
+
+    def dismiss(self, session: Session) -> None:
+        for commit in self._commits_inside.pop(session, []):
+            note_fault(
+                f"The commit at {commit} was undone by the rollback at {call_site()}, as both "
+                "transactions share one connection in a test with `rollback`. In production it "
+                "would have stayed: mark the test with `@pytest.mark.committed`."
+            )
+        super().dismiss(session)
+
     # Savepoints of one connection nest, so only one task at a time may use them.
 
-    def _take_turn(self, session: Session) -> None:
-        task = asyncio.current_task()
+    def _take_turn(self) -> None:
+        task = responsible_task()
         if self._turn_of is not task:
             await_only(self._wait_for_turn())
             self._turn_of = task
@@ -352,6 +365,16 @@ class Rollback(Isolation):
         if not self._turn.locked():
             await self._turn.acquire()
             return
+        if not self._has_overlapped:
+            self._has_overlapped = True
+            warnings.warn(
+                RequestsOverlapped(
+                    "Transactions of this test have overlapped and were served in turn, since it "
+                    "is undone by `rollback`: it cannot show a race or a lock. Mark it with "
+                    "`@pytest.mark.committed`."
+                ),
+                stacklevel=2,
+            )
         try:
             async with asyncio.timeout(TURN_TIMEOUT):
                 await self._turn.acquire()
@@ -369,36 +392,26 @@ class Rollback(Isolation):
             self._turn.release()
 
 
-class Committed(Isolation):
-    join_transaction_mode = "conditional_savepoint"  # SQLAlchemy's default
-
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(worker)
-        self.bind = worker.engine
-
-    async def _enter(self) -> None:
-        pass
-
-    async def _leave(self) -> None:
-        pass
-
-    def _sync_bind(self) -> Engine:
-        return self.worker.database.sync_engine(None)
-
-    def _take_turn(self, session: Session) -> None:
-        pass
-
-    def _give_turn(self) -> None:
-        pass
+def _named(instances: list[object]) -> str:
+    names = sorted({type(instance).__name__ for instance in instances})
+    return " and ".join(f"a `{name}`" for name in names)
 
 
-def _in_context_manager(session: Session) -> bool:
+def _has_owner(session: Session) -> bool:
+    """Whether a context manager, `session.begin()`, will end the transaction."""
     return getattr(session, "_trans_context_manager", None) is not None
+
+
+async def _close(session: Session) -> None:
+    if session.in_transaction():
+        await greenlet_spawn(session.close)
+    elif session.identity_map or session.new:
+        session.close()
 
 
 async def _let_go(session: AsyncSession) -> None:
     """Ends the session's transaction. Its objects keep their attributes, unlike after a rollback."""
-    if session.info.get("has_written") or session.new or session.dirty or session.deleted:
+    if has_written(session.sync_session) or session.new or session.dirty or session.deleted:
         await session.close()
     elif session.in_transaction():
         await session.commit()

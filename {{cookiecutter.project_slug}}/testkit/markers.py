@@ -16,6 +16,7 @@ MARKERS = (
     "smoke: drives the real server as a process",
     "e2e: crosses the borders of this service",
     "committed: real commits on real connections, undone by a reset of the database",
+    "rollback: one transaction around the test, in which commits are savepoints",
     "network: may open any socket; other tests only Unix sockets",
     "query_budget(count): needs at most so many SQL statements",
 )

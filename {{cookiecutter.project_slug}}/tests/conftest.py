@@ -1,7 +1,5 @@
 pytest_plugins = [
-    "testkit.performance.plugin",
-    "testkit.markers",
-    "testkit.fixtures",
+    "testkit.plugin",
     "tests.fixtures.environment",
     "tests.fixtures.database",
     "tests.fixtures.factories",

@@ -6,9 +6,10 @@ back to its *baseline*, which is the template, or what a test class has arranged
 """
 
 import hashlib
+import traceback
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +17,12 @@ from typing import Any, Protocol
 
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
+
+from testkit.call_site import relative
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class DatabaseSetup:
     """Takes a URL and keyword arguments for `create_async_engine`."""
     sessionmaker: async_sessionmaker[AsyncSession]
     """The one that the application makes its sessions with; it is bound anew for every test."""
+    tables_of_tests: MetaData = field(default_factory=MetaData)
+    """Tables that only the tests need; they are made after the migrations."""
 
     def template_key(self, others: str) -> str:
         """Changes with the migrations, the models and what the database adds to the template."""
@@ -43,11 +49,38 @@ class DatabaseSetup:
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
         dialect = make_url(self.url).get_dialect()()
-        for table in self.metadata.sorted_tables:
+        for table in (*self.metadata.sorted_tables, *self.tables_of_tests.sorted_tables):
             ddl: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
             for statement in ddl:
                 digest.update(str(statement.compile(dialect=dialect)).encode())
         return digest.hexdigest()[:16]
+
+    def make_tables(self, connection: Connection) -> None:
+        """Makes a template of an empty database; `TemplateError` when that fails."""
+        try:
+            self.migrate(connection)
+            self.tables_of_tests.create_all(connection)
+        except TemplateError:
+            raise
+        except Exception as error:
+            raise TemplateError(self._explain(error)) from error
+
+    def _explain(self, error: Exception) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f for f in frames if Path(f.filename).is_relative_to(self.migrations)]
+        lines = ["A migration has failed:"]
+        lines += [f"  {relative(f.filename)}:{f.lineno}   {f.line}" for f in places[-1:]]
+        if isinstance(error, DBAPIError):
+            lines += [f"  {line}" for line in str(error.statement).strip().splitlines()]
+            said = getattr(error.orig, "__cause__", None) or error.orig
+            lines.append(f"The database says: {said}")
+        else:
+            lines.append(f"{type(error).__name__}: {error}")
+        return "\n".join([*lines, "Mend it; the next run of the tests begins with a new database."])
+
+
+class TemplateError(Exception):
+    """The template cannot be made. Says what happened, why, and what to do."""
 
 
 class WorkerDatabase(Protocol):

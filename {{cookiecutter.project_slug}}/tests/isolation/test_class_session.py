@@ -5,9 +5,8 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.users.models import User
-from tests.fixtures.factories import UserFactory
-from tests.isolation.conftest import count_users
+from tests.fixtures.canaries import Canary
+from tests.isolation.conftest import count_canaries
 
 pytestmark = pytest.mark.usefixtures("each_isolation")
 
@@ -15,48 +14,46 @@ twice = pytest.mark.parametrize("run", [1, 2])
 
 
 @pytest.fixture(scope="class")
-async def users(class_session: AsyncSession) -> list[User]:
-    users = await UserFactory(class_session).batch(2)
-    class_session.add(User(email="only-flushed@example.com", hashed_password=""))
+async def canaries(class_session: AsyncSession) -> list[Canary]:
+    canaries = [Canary(name="Ada"), Canary(name="Bob")]
+    class_session.add_all(canaries)
+    await class_session.commit()
+    class_session.add(Canary(name="only flushed"))
     await class_session.flush()
-    return users
+    return canaries
 
 
 class TestArrangedOnce:
     @twice
-    async def test_deleted(self, users: list[User], session: AsyncSession, run: int) -> None:
-        assert await count_users(session) == 3
-        await session.execute(delete(User))
+    async def test_deleted(self, canaries: list[Canary], session: AsyncSession, run: int) -> None:
+        assert await count_canaries(session) == 3
+        await session.execute(delete(Canary))
         await session.commit()
 
     @twice
     async def test_seen_by_requests(
-        self, users: list[User], client: httpx2.AsyncClient, session: AsyncSession, run: int
+        self, canaries: list[Canary], keeper: httpx2.AsyncClient, session: AsyncSession, run: int
     ) -> None:
-        response = await client.post(
-            "/api/v1/auth/register",
-            json={"email": users[0].email, "password": "correct horse battery staple"},
-        )
-        assert response.json()["code"] == "REGISTER_USER_ALREADY_EXISTS"
-        assert await count_users(session) == 3
+        assert (await keeper.post(f"/canaries/{canaries[0].name}")).json() is False
+        assert await count_canaries(session) == 3
 
     @twice
     async def test_changed_through_the_class_session(
-        self, users: list[User], class_session: AsyncSession, run: int
+        self, canaries: list[Canary], class_session: AsyncSession, run: int
     ) -> None:
-        assert await count_users(class_session) == 3
-        class_session.add(User(email="another@example.com", hashed_password=""))
+        assert await count_canaries(class_session) == 3
+        class_session.add(Canary(name="another"))
         await class_session.commit()
 
     @twice
     async def test_left_in_a_transaction_of_the_class_session(
-        self, users: list[User], class_session: AsyncSession, run: int
+        self, canaries: list[Canary], class_session: AsyncSession, run: int
     ) -> None:
-        assert await count_users(class_session) == 3
-        class_session.add(User(email="another@example.com", hashed_password=""))
+        assert await count_canaries(class_session) == 3
+        class_session.add(Canary(name="another"))
         await class_session.flush()
 
 
 @twice
 async def test_gone_with_the_class(session: AsyncSession, run: int) -> None:
-    assert await count_users(session) == 0
+    assert await count_canaries(session) == 0

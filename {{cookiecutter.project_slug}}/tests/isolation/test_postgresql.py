@@ -8,22 +8,18 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.database import sessionmaker
-from app.users.models import User
 from testkit.databases import WorkerDatabase
 from testkit.databases.postgresql.connect import connect
-from tests.isolation.conftest import count_users
+from tests.fixtures.canaries import Canary
+from tests.isolation.conftest import count_canaries
 
 twice = pytest.mark.parametrize("run", [1, 2])
 in_each_isolation = pytest.mark.usefixtures("each_isolation")
-
-
-def new_user(number: int = 1) -> User:
-    return User(email=f"user-{number}@example.com", hashed_password="")
 
 
 @pytest.fixture
@@ -63,8 +59,8 @@ class TestUndone:
     async def test_columns_that_a_prepared_statement_has_seen(
         self, session: AsyncSession, run: int
     ) -> None:
-        await session.execute(text("ALTER TABLE users ADD COLUMN nickname VARCHAR(20)"))
-        columns = (await session.execute(text("SELECT * FROM users"))).keys()
+        await session.execute(text("ALTER TABLE testkit_canaries ADD COLUMN nickname VARCHAR(20)"))
+        columns = (await session.execute(text("SELECT * FROM testkit_canaries"))).keys()
         await session.commit()
 
         assert list(columns).count("nickname") == 1
@@ -90,25 +86,24 @@ class TestUndone:
     async def test_commit_of_somebody_else(
         self, worker_database: WorkerDatabase, session: AsyncSession, run: int
     ) -> None:
-        assert await count_users(session) == 0
+        assert await count_canaries(session) == 0
         stranger = await connect(make_url(worker_database.url))
-        await stranger.execute(
-            "INSERT INTO users VALUES (gen_random_uuid(), 'eve@example.com', '', true, true, true)"
-        )
+        await stranger.execute("INSERT INTO testkit_canaries (name) VALUES ('Eve')")
         await stranger.close()
 
 
 @pytest.mark.committed
 class TestTwoConnections:
     async def test_skip_locked(self, session: AsyncSession) -> None:
-        session.add_all([new_user(1), new_user(2)])
+        session.add_all([Canary(name="Ada"), Canary(name="Bob")])
         await session.commit()
-        next_user = text("SELECT email FROM users ORDER BY email FOR UPDATE SKIP LOCKED LIMIT 1")
+        names = select(Canary.name).order_by(Canary.name).limit(1)
+        next_one = names.with_for_update(skip_locked=True)
 
         async with sessionmaker() as one, sessionmaker() as other:
-            assert await one.scalar(next_user) == "user-1@example.com"
-            assert await other.scalar(next_user) == "user-2@example.com"
-            assert await session.scalar(next_user) is None
+            assert await one.scalar(next_one) == "Ada"
+            assert await other.scalar(next_one) == "Bob"
+            assert await session.scalar(next_one) is None
 
     async def test_listen_and_notify(
         self, connection: AsyncConnection, session: AsyncSession

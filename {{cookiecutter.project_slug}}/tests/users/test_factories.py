@@ -1,7 +1,8 @@
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.users.models import User
 from tests.fixtures.factories import UserFactory
-from tests.isolation.conftest import count_users
 
 
 async def test_one_with_values_of_its_own(user_factory: UserFactory) -> None:
@@ -15,4 +16,4 @@ async def test_many_are_all_different(user_factory: UserFactory, session: AsyncS
     others = await UserFactory(session).batch(50)
 
     assert len({user.email for user in users + others}) == 100
-    assert await count_users(session) == 100
+    assert await session.scalar(select(func.count()).select_from(User)) == 100

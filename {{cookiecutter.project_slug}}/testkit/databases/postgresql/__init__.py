@@ -21,6 +21,7 @@ from testkit.databases.postgresql.connect import connect, open_connection
 from testkit.databases.postgresql.databases import Databases, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
 from testkit.databases.postgresql.sync import SyncEngines
+from testkit.eager import Eager
 
 __all__ = [
     "EXPLAIN",
@@ -87,14 +88,8 @@ class PostgreSQLDatabase:
         await self._control.close()
 
     async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
-        for entry in connections:
-            connection: asyncpg.Connection | None = entry.driver_connection
-            if connection is None or connection.is_closed():
-                continue
-            try:
-                await connection.reset()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                entry.invalidate()
+        for renewing in [Eager(_renew(entry)) for entry in connections]:  # all at once
+            await renewing
 
     async def reset(self, *, committed: bool) -> bool:
         state = await self._undo(self._level, committed=committed)
@@ -189,6 +184,16 @@ class PostgreSQLDatabase:
 
     def sync_engine(self, joined: AsyncConnection | None) -> Engine:
         return self._sync_engines.own if joined is None else self._sync_engines.join(joined)
+
+
+async def _renew(entry: ConnectionPoolEntry) -> None:
+    connection: asyncpg.Connection | None = entry.driver_connection
+    if connection is None or connection.is_closed():
+        return
+    try:
+        await connection.renew()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        entry.invalidate()
 
 
 def _execute_once(command: str, connection: Connection, name: str) -> None:

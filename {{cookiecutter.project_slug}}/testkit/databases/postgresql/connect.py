@@ -47,8 +47,23 @@ _blockade = _Blockade()
 class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose `reset()` takes back everything but prepared statements."""
 
+    has_listeners = False
+
     def get_reset_query(self) -> str:
         return f"{super().get_reset_query()}\n{RESET}"
+
+    async def add_listener(self, *args: Any) -> None:
+        self.has_listeners = True
+        await super().add_listener(*args)
+
+    async def renew(self) -> None:
+        """Does what `reset()` does, and sends it at once, also where no event loop runs."""
+        if self.has_listeners or self.is_in_transaction():
+            await asyncio.sleep(0)
+            await self.reset()
+            self.has_listeners = False
+        else:
+            await self.execute(self.get_reset_query())
 
 
 async def open_connection(**options: Any) -> asyncpg.Connection:

@@ -170,7 +170,7 @@ class Databases:
                     url, poolclass=NullPool, connect_args={"async_creator_fn": open_connection}
                 )
                 async with engine.connect() as migrated:
-                    await migrated.run_sync(setup.migrate)
+                    await migrated.run_sync(setup.make_tables)
                     await migrated.commit()
                 connection = await connect(url)
                 await connection.execute(BASELINE.read_text())

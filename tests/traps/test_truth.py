@@ -1,0 +1,253 @@
+"""The suite is green where production is, and red where production would be."""
+
+import re
+
+from tests.conftest import Project
+from tests.traps.inner import line_of, run_inner
+
+COMMITS = """
+    import asyncio
+
+    import pytest
+    from fastapi import BackgroundTasks
+    from sqlalchemy import select
+
+    from app.database import SessionDep, sessionmaker
+    from tests.fixtures.canaries import Canary
+    from tests.isolation.conftest import count_canaries
+
+
+    @pytest.fixture
+    def receipts(own_app):
+        async def send_receipt():
+            async with sessionmaker.begin() as own:
+                own.add(Canary(name="receipt sent"))
+
+        @own_app.get("/report")
+        async def report(session: SessionDep, background: BackgroundTasks):
+            background.add_task(send_receipt)
+            return await count_canaries(session)
+
+        @own_app.post("/buy")
+        async def buy(session: SessionDep):
+            left = 1 - await count_canaries(session)
+            await asyncio.sleep(0.02)
+            if left:
+                session.add(Canary(name=f"sold {id(session)}"))
+                await session.commit()
+            return left
+
+
+    async def test_receipt_by_default(receipts, own_client, session):
+        await own_client.get("/report")
+
+        assert (await session.scalars(select(Canary.name))).all() == ["receipt sent"]
+
+
+    @pytest.mark.rollback
+    async def test_receipt_with_rollback(receipts, own_client, session):
+        await own_client.get("/report")
+
+
+    @pytest.mark.rollback
+    async def test_receipt_with_rollback_and_an_assertion(receipts, own_client, session):
+        await own_client.get("/report")
+
+        assert await count_canaries(session) == 1
+
+
+    @pytest.mark.rollback
+    async def test_what_an_inner_session_only_reads_is_no_lie(session, app):
+        async with sessionmaker() as outer:
+            await count_canaries(outer)
+            async with sessionmaker.begin() as inner:
+                await count_canaries(inner)
+
+
+    @pytest.mark.rollback
+    async def test_what_an_outer_session_commits_is_no_lie(session, app):
+        async with sessionmaker() as outer:
+            await count_canaries(outer)
+            async with sessionmaker.begin() as inner:
+                inner.add(Canary(name="inner"))
+            await outer.commit()
+        assert await count_canaries(session) == 1
+
+
+    @pytest.mark.rollback
+    async def test_what_is_lost_two_levels_up_is_a_lie(session, app):
+        async with sessionmaker() as outer:
+            await count_canaries(outer)
+            async with sessionmaker.begin() as middle:
+                await count_canaries(middle)
+                async with sessionmaker.begin() as inner:
+                    inner.add(Canary(name="inner"))
+
+
+    async def test_sold_by_default(receipts, own_client):
+        sold = await asyncio.gather(*(own_client.post("/buy") for _ in range(4)))
+
+        assert sum(response.json() for response in sold) == 1
+
+
+    @pytest.mark.rollback
+    async def test_sold_with_rollback(receipts, own_client):
+        sold = await asyncio.gather(*(own_client.post("/buy") for _ in range(4)))
+
+        assert sum(response.json() for response in sold) == 1
+"""
+
+
+def test_commits(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, COMMITS, module="tests/isolation/test_inner.py")
+
+    inner.assert_passed(
+        *("test_receipt_by_default", "test_what_an_inner_session_only_reads_is_no_lie"),
+        *("test_what_an_outer_session_commits_is_no_lie", "test_sold_with_rollback"),
+    )
+    commit = r"The commit at tests/isolation/test_inner\.py:\d+ was undone by the rollback at "
+    for name in ("test_receipt_with_rollback", "test_receipt_with_rollback_and_an_assertion"):
+        inner.assert_says(name, rf"{commit}app/database\.py:\d+", "`@pytest.mark.committed`")
+    inner.assert_says("test_what_is_lost_two_levels_up_is_a_lie", commit)
+    if copy_of_each.database == "postgresql":  # SQLite lets only one of them write
+        inner.assert_says("test_sold_by_default", "assert 4 == 1")
+    assert inner.output.count("Transactions of this test have overlapped") == 1
+
+
+FORGOTTEN = """
+    import asyncio
+    import time
+
+    import pytest
+    from sqlalchemy import select
+
+    from app.users.models import User
+    from tests.fixtures.factories import UserFactory
+
+    def ada():
+        return User(email="ada@example.com", hashed_password="")
+
+
+    async def test_forgotten_await_of_a_commit(session):
+        session.add(ada())
+        session.commit()  # the first one
+
+
+    async def test_forgotten_await_of_a_request(client):
+        client.post("/api/v1/auth/register", json={})
+
+
+    async def test_forgotten_await_of_what_is_kept(client):
+        response = client.get("/health/live")
+        assert response
+
+
+    def test_forgotten_await_in_a_sync_test(session):
+        session.commit()
+
+
+    @pytest.fixture
+    def arranged(session):
+        session.flush()
+
+
+    async def test_forgotten_await_in_a_fixture(arranged):
+        pass
+
+
+    async def test_added_and_not_flushed(client, session):
+        session.add(ada())
+        await client.get("/api/v1/products")
+
+
+    async def test_flushed_and_not_committed(client, session):
+        session.add(ada())
+        await session.flush()
+        await client.get("/api/v1/products")
+
+
+    async def test_changed_and_not_committed(client, session, user):
+        (await session.get_one(User, user.id)).is_verified = True
+        await client.get("/api/v1/products")
+
+
+    async def test_deleted_and_not_committed(client, session, user):
+        await session.delete(user)
+        await client.get("/api/v1/products")
+
+
+    async def test_raw_sql_and_not_committed(client, session, user):
+        await session.execute(User.__table__.delete())
+        await client.get("/api/v1/products")
+
+
+    async def test_committed(client, session):
+        session.add(ada())
+        await session.commit()
+        await client.get("/api/v1/products")
+
+
+    async def test_set_to_what_it_was(client, session, user):
+        user.is_verified = False
+        await client.get("/api/v1/products")
+
+
+    async def test_changes_the_settings(app):
+        app.state.settings.access_token_lifetime = 1
+
+
+    async def test_replaces_the_settings(app):
+        app.state.settings = app.state.settings.model_copy()
+
+
+    async def test_settings_are_as_before(app):
+        assert app.state.settings.access_token_lifetime == 3600
+
+
+    async def test_blocks_the_loop():
+        time.sleep(0.4)
+
+
+    async def test_blocks_it_not_too_long():
+        time.sleep(0.01)
+
+
+    def test_sleeps_without_a_loop():
+        time.sleep(0.3)
+"""
+
+
+def test_what_is_forgotten_fails(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, FORGOTTEN)
+
+    never = "was never awaited: write `await` before the call"
+    for name, code in (("of_a_commit", "# the first one"), ("of_a_request", "client.post")):
+        place = re.escape(line_of(FORGOTTEN, code))
+        inner.assert_says(f"test_forgotten_await_{name}", f"{place}: coroutine .* {never}")
+    inner.assert_says("test_forgotten_await_of_what_is_kept", f"^Failed: coroutine .* {never}")
+    inner.assert_says("test_forgotten_await_in_a_sync_test", never, "`async def`.*`sync_session`")
+    inner.assert_says("test_forgotten_await_in_a_fixture", never, kind="error")
+
+    for name, what in {
+        "test_added_and_not_flushed": "changed a `User`",
+        "test_flushed_and_not_committed": "written",
+        "test_changed_and_not_committed": "changed a `User`",
+        "test_deleted_and_not_committed": "changed a `User`",
+        "test_raw_sql_and_not_committed": "written",
+    }.items():
+        inner.assert_says(
+            name,
+            f"The test has {what} through its session without a commit",
+            "write `await session.commit\\(\\)` before",
+        )
+    inner.assert_passed("test_committed", "test_set_to_what_it_was")
+
+    for name in ("test_changes_the_settings", "test_replaces_the_settings"):
+        inner.assert_says(name, "app.state.settings", "override_settings\\(", kind="error")
+    inner.assert_passed("test_settings_are_as_before")
+
+    assert f"`time.sleep(0.4)` at {line_of(FORGOTTEN, 'time.sleep(0.4)')} stops" in inner.output
+    assert inner.output.count("stops the event loop") == 1
+    inner.assert_passed(
+        *("test_blocks_the_loop", "test_blocks_it_not_too_long", "test_sleeps_without_a_loop")
+    )

@@ -1,0 +1,174 @@
+"""What a test has left running: tasks, clean-ups of async generators, threads.
+
+What is just finishing may finish. What goes on after that is named by the line that has started it,
+and ended where that is possible.
+"""
+
+import asyncio
+import gc
+import sys
+import threading
+import time
+import warnings
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from functools import partial, wraps
+from inspect import isasyncgen
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pytest
+import sqlalchemy
+
+from testkit.call_site import TASKS, UNKNOWN, call_site, is_ours, relative
+
+TURNS = 10  # of the event loop, and then
+GRACE = 0.05  # seconds, for what is about to end
+CLEANUP_TIMEOUT = 2.0  # seconds
+CANCEL_TIMEOUT = 1.0  # seconds
+THREAD_TIMEOUT = 0.25  # seconds
+LONGEST_SLEEP = 0.25  # seconds that the event loop may stand still
+
+SQLALCHEMY = str(Path(sqlalchemy.__file__).parent)
+
+Task = asyncio.Task[Any]
+
+_creators: WeakKeyDictionary[Task, Task | None] = WeakKeyDictionary()
+_threads: list[tuple[threading.Thread, str]] = []
+"""Threads that the project itself has started, and where."""
+
+
+class BlockedLoop(UserWarning):
+    """The event loop stands still while one test sleeps."""
+
+
+def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on, this loop knows where its tasks come from. About 3 us for each."""
+    make: Any = loop.get_task_factory() or _make_task
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Task:
+        task: Task = make(loop, coroutine, **options)
+        if asyncio._get_running_loop() is not None:  # else it is a test, or a fixture
+            TASKS[task] = call_site()
+            _creators[task] = asyncio.current_task(loop)
+        return task
+
+    def clean_up(closing: Coroutine[Any, Any, None], place: str) -> None:
+        TASKS[loop.create_task(closing)] = place
+
+    def finalize(generator: AsyncGenerator[Any, Any]) -> None:
+        # As asyncio does, but the task keeps the line that left the generator unfinished.
+        loop._asyncgens.discard(generator)  # type: ignore[attr-defined]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(clean_up, generator.aclose(), call_site())
+
+    loop.set_task_factory(factory)
+    if isinstance(loop, asyncio.BaseEventLoop):
+        loop._asyncgen_finalizer_hook = finalize  # type: ignore[attr-defined]
+
+
+def responsible_task() -> Task | None:
+    """The present task; or the one that waits for it, as SQLAlchemy ends a session in its own."""
+    task = asyncio.current_task()
+    while task is not None and _code_file(task).startswith(SQLALCHEMY):
+        task = _creators.get(task)
+    return task
+
+
+def _code_file(task: Task) -> str:
+    return str(getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", ""))
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Task:
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+async def finish_tasks(loop: asyncio.AbstractEventLoop, earlier: set[Task]) -> list[str]:
+    """Lets tasks that are newer than `earlier` finish, and cancels those that do not.
+
+    Says what they were. The clean-up of a generator is never cancelled. Where there is nothing to
+    wait for, this takes some microseconds, and no event loop.
+    """
+    running = partial(_running, loop, earlier)
+    if not getattr(loop, "_ready", True) and not running():
+        return []
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+        if not running():
+            return []
+    clean_ups = {task for task in running() if _is_clean_up(task)}
+    for tasks, timeout in ((running(), GRACE), (clean_ups, CLEANUP_TIMEOUT)):
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+    descriptions = sorted(map(_describe, running()))
+    others = {task for task in running() if not _is_clean_up(task)}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=CANCEL_TIMEOUT)
+    return descriptions
+
+
+def _running(loop: asyncio.AbstractEventLoop, earlier: set[Task]) -> set[Task]:
+    current = asyncio.current_task(loop)
+    return {task for task in asyncio.all_tasks(loop) - earlier if task is not current}
+
+
+def _is_clean_up(task: Task) -> bool:
+    return type(task.get_coro()).__name__ == "async_generator_athrow"
+
+
+def _describe(task: Task) -> str:
+    coroutine = task.get_coro()
+    if _is_clean_up(task):
+        names = [found.__qualname__ for found in gc.get_referents(coroutine) if isasyncgen(found)]
+        what = f"the clean-up of the async generator {''.join(names)}, abandoned at"
+    else:
+        what = f"the task {getattr(coroutine, '__qualname__', repr(coroutine))}, created at"
+    return f"{what} {TASKS.get(task, UNKNOWN)}"
+
+
+def observe_threads() -> Callable[[], None]:
+    """From now on it is known which threads the project starts, and where. Returns what ends it."""
+    start, sleep = threading.Thread.start, time.sleep
+
+    @wraps(start)
+    def noting_start(thread: threading.Thread) -> None:
+        caller = sys._getframe(1)
+        if is_ours(caller.f_code.co_filename):
+            place = f"{relative(caller.f_code.co_filename)}:{caller.f_lineno}"
+            _threads.append((thread, place))
+        start(thread)
+
+    @wraps(sleep)
+    def warning_sleep(seconds: float, /) -> None:
+        if seconds > LONGEST_SLEEP and asyncio._get_running_loop() is not None:
+            warnings.warn(
+                BlockedLoop(
+                    f"`time.sleep({seconds:g})` at {call_site()} stops the event loop, and with it "
+                    "all other requests and tasks: write `await asyncio.sleep(...)` instead, or "
+                    "call what blocks with `asyncio.to_thread`."
+                ),
+                stacklevel=2,
+            )
+        sleep(seconds)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(threading.Thread, "start", noting_start)
+    patch.setattr(time, "sleep", warning_sleep)
+    return patch.undo
+
+
+def forget_threads() -> None:
+    """What was started until now belongs to no test, or to several."""
+    _threads.clear()
+
+
+def finish_threads() -> Iterator[str]:
+    """Waits a moment for the threads of this test. Says which of them go on."""
+    for thread, place in _threads:
+        if thread.is_alive() and thread is not threading.current_thread():
+            thread.join(THREAD_TIMEOUT)
+            if thread.is_alive():
+                yield f"the thread {thread.name}, started at {place}"
+    _threads.clear()

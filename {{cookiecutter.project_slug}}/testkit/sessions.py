@@ -1,0 +1,119 @@
+"""The two kinds of sessions in a test: those of the test itself, and those of the application."""
+
+import re
+from typing import Any, Protocol
+
+from sqlalchemy import TextClause, event
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+
+READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
+
+
+class Judge(Protocol):
+    """What a session tells about itself to the isolation that it belongs to."""
+
+    commit_check: str | None
+
+    def admit(self, session: Session) -> None:
+        """A session of the application is about to send a statement."""
+
+    def note_commit(self, session: Session) -> None:
+        """It has committed."""
+
+    def dismiss(self, session: Session) -> None:
+        """Its transaction has ended."""
+
+
+class ObservingSession(Session):
+    """A session of the test. What it reads is what the database holds now.
+
+    An answer from the identity map would hide what the application did or failed to do.
+    """
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get(*args, **self._afresh(kwargs))
+
+    def get_one(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get_one(*args, **self._afresh(kwargs))
+
+    def _afresh(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        # Changes that were not flushed yet would be overwritten.
+        return kwargs if self.dirty else kwargs | {"populate_existing": True}
+
+
+class ApplicationSession(Session):
+    """A session of the application. Before its transaction reaches the database, it is admitted."""
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
+        self.info["isolation"].admit(self)
+        return super().get_bind(*args, **kwargs)
+
+
+class SavepointSession(ApplicationSession):
+    """One whose commits release a savepoint. It notes whether they had something to keep."""
+
+    def connection(self, *args: Any, **kwargs: Any) -> Any:
+        # What is sent through it past the session is not seen here.
+        if not (kwargs.get("execution_options") or {}).get("read_only"):
+            self.info["has_written"] = True
+        return super().connection(*args, **kwargs)
+
+
+def has_written(session: Session) -> bool:
+    """Whether its transaction may have changed something, as far as the session was told."""
+    return bool(session.info.get("has_written"))
+
+
+def unflushed(session: Session) -> list[object]:
+    """What was added, changed or deleted, and not sent to the database yet."""
+    changed = [instance for instance in session.dirty if session.is_modified(instance)]
+    return [*session.new, *changed, *session.deleted]
+
+
+@event.listens_for(ObservingSession, "do_orm_execute")
+def _read_afresh(state: ORMExecuteState) -> None:
+    if state.is_select:
+        state.update_execution_options(populate_existing=True)
+
+
+def _note_statement(state: ORMExecuteState) -> None:
+    statement = state.statement
+    reads = isinstance(statement, TextClause) and READS.match(statement.text)
+    if not state.is_select and not reads:
+        state.session.info["has_written"] = True
+
+
+def _note_flush(session: Session, _context: object) -> None:
+    session.info["has_written"] = True
+
+
+def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info["has_written"] = False
+
+
+def _check_as_a_commit_does(session: Session) -> None:
+    judge: Judge | None = session.info.get("isolation")
+    if judge is None or judge.commit_check is None or session.in_nested_transaction():
+        return
+    session.flush()
+    Session.connection(session).exec_driver_sql(judge.commit_check)
+
+
+@event.listens_for(SavepointSession, "after_commit")
+def _note_commit(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info["isolation"].note_commit(session)
+
+
+@event.listens_for(ApplicationSession, "after_transaction_end")
+def _dismiss(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info["isolation"].dismiss(session)
+
+
+for session_class in (ObservingSession, SavepointSession):
+    event.listen(session_class, "do_orm_execute", _note_statement)
+    event.listen(session_class, "after_flush", _note_flush)
+    event.listen(session_class, "after_transaction_end", _end_transaction)
+    event.listen(session_class, "before_commit", _check_as_a_commit_does)

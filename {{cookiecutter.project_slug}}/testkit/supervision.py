@@ -1,0 +1,135 @@
+"""Watches over every test, a pytest plugin: what it leaves running, and what it forgot to await."""
+
+import asyncio
+import sys
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from testkit.call_site import call_site
+from testkit.eager import run
+from testkit.faults import note_fault, take_faults
+from testkit.leftovers import (
+    finish_tasks,
+    finish_threads,
+    forget_threads,
+    observe_tasks,
+    observe_threads,
+)
+
+SET_UP = pytest.StashKey[dict[str, Any]]()
+EARLIER_TASKS = pytest.StashKey[set[asyncio.Task[Any]]]()
+NEVER_AWAITED = "was never awaited"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # Tests with its marker run as the others do, in their event loop: two runners would each want
+    # the fixtures in a loop of its own.
+    if config.pluginmanager.unregister(name="anyio") is not None:
+        config.addinivalue_line("markers", "anyio: changes nothing; all tests share one event loop")
+    config.addinivalue_line("filterwarnings", f"error:.*{NEVER_AWAITED}:RuntimeWarning")
+    config.add_cleanup(observe_threads())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # After pytest has put its own hook there, which turns what it is told into failures.
+    tell = sys.unraisablehook
+
+    def explain(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if isinstance(error, RuntimeWarning) and NEVER_AWAITED in str(error):
+            what, place = str(error).partition("\n")[0], call_site()
+            where = f"{place}: " if ".py:" in place else ""  # else it was kept until the test's end
+            note_fault(f"{where}{what}: write `await` before the call.")
+        else:
+            tell(unraisable)
+
+    def restore() -> None:
+        sys.unraisablehook = tell
+
+    sys.unraisablehook = explain
+    session.config.add_cleanup(restore)
+
+
+def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
+    """A session-scoped fixture, without making it a part of this test.
+
+    Each fixture in a test's closure takes 0.1 ms of it, also when it was set up long ago, and
+    pytest keeps a finalizer of 0.5 KB for every test that has it there.
+    """
+    fixtures = request.config.stash.setdefault(SET_UP, {})
+    if name not in fixtures:
+        fixtures[name] = request.getfixturevalue(name)
+    return fixtures[name]
+
+
+@pytest.fixture(scope="session")
+async def session_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that all tests share."""
+    loop = asyncio.get_running_loop()
+    observe_tasks(loop)
+    return loop
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """For tests that were written for anyio's plugin."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(request: pytest.FixtureRequest) -> None:
+    """Fails a test that leaves a task or a thread running: in the event loop that all tests share,
+    it would go on in the middle of the next ones. What wider fixtures have started may stay."""
+    loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
+    request.node.stash[EARLIER_TASKS] = asyncio.all_tasks(loop)
+    forget_threads()
+
+
+def _judged() -> Generator[None, object, object]:
+    """Fails the phase of a test in which something was wrong, with nothing but the sentences."""
+    try:
+        result = yield
+    except BaseException as error:
+        for fault in take_faults():
+            error.add_note(fault)
+        raise
+    if faults := take_faults():
+        pytest.fail("\n".join(faults), pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _judged())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _judged())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        return (yield from _judged())
+    finally:
+        earlier = item.stash.get(EARLIER_TASKS, None)
+        if earlier is not None:
+            del item.stash[EARLIER_TASKS]
+            if left := list(_left_running(item.config, earlier)):
+                fail(item, left)
+
+
+def _left_running(config: pytest.Config, earlier: set[asyncio.Task[Any]]) -> Iterator[str]:
+    loop: asyncio.AbstractEventLoop = config.stash[SET_UP]["session_loop"]
+    if not loop.is_closed():
+        yield from run(loop, finish_tasks(loop, earlier))
+    yield from finish_threads()
+
+
+def fail(item: pytest.Item, leaks: list[str]) -> None:
+    pytest.fail(f"{item.nodeid} left open: {'; '.join(leaks)}", pytrace=False)
