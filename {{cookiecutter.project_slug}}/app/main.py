@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import httpx2
 from fastapi import FastAPI
 
-from app import api, health
+from app import api, health, models  # noqa: F401  # every table, also those that no route uses
 from app.database import sessionmaker
 from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers

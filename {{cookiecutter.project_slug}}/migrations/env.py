@@ -9,7 +9,7 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy import Connection
 
-from app import api  # noqa: F401  # with the routers come all models
+from app import models  # noqa: F401
 from app.database import Base
 from app.engine import create_engine, prepare_migration
 from app.settings import load_settings

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from inspect import isclass
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,7 +36,8 @@ def seal(
         for variable in list(os.environ):
             if variable.upper() in names or variable.upper().startswith(prefixes):
                 del os.environ[variable]
-        each.model_config.update(env_file=None, secrets_dir=None, cli_parse_args=None)
+        for source in ("env_file", "secrets_dir", "cli_parse_args"):
+            each.model_config[source] = None
     os.environ.update(values)
     try:
         _read_again(tuple(classes))
@@ -50,7 +50,7 @@ def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSet
         yield each
         annotations = [field.annotation for field in each.model_fields.values()]
         yield from _with_nested(
-            [a for a in annotations if isclass(a) and issubclass(a, BaseSettings)]
+            [found for found in annotations if isclass(found) and issubclass(found, BaseSettings)]
         )
 
 
@@ -64,7 +64,7 @@ def _variables(settings: type[BaseSettings]) -> Iterator[tuple[str, str]]:
 
 def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and is_ours(getattr(module, "__file__", None) or "<"):
+        if is_ours(getattr(module, "__file__", None) or "<"):
             for value in list(vars(module).values()):
                 if isinstance(value, classes):
                     value.__init__()  # type: ignore[misc]  # in place, for whoever has it
@@ -72,11 +72,13 @@ def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
                     value.cache_clear()
 
 
-def _holds(container: Any, classes: tuple[type, ...], depth: int = 3) -> bool:
-    return depth > 0 and any(
-        isinstance(found, classes) or (isinstance(found, dict | list) and _holds(found, classes, depth - 1))
-        for found in gc.get_referents(container)
-    )
+def _holds(container: Any, classes: tuple[type, ...], depth: int = 2) -> bool:
+    for found in gc.get_referents(container):
+        if isinstance(found, classes):
+            return True
+        if depth and isinstance(found, dict | list) and _holds(found, classes, depth - 1):
+            return True
+    return False
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from testkit.eager import run
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, Rollback, Worker
 from testkit.performance.bookkeeper import DATABASE
-from testkit.performance.counters import isolating
+from testkit.performance.counters import isolating, waiting_for_others
 from testkit.sessions import ObservingSession
 from testkit.supervision import EARLIER_TASKS, fail, set_up_once
 
@@ -145,10 +145,7 @@ def database_worker(
     in_production = dict(worker.sessionmaker.kw)
     session_loop.run_until_complete(worker.start())
     yield worker
-    try:
-        session_loop.run_until_complete(worker.finish_cleaning())
-    except ResetError as error:
-        _report(request.config.stash[LAST_ISOLATED], error)
+    _finish_cleaning(request.config, worker)
     session_loop.run_until_complete(worker.stop())
     worker.sessionmaker.kw = in_production
 
@@ -165,14 +162,11 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     item: pytest.Item = request.node
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     worker: Worker = set_up_once(request, "database_worker")
-    isolation = _isolation_class(item)(worker)
     with isolating():
-        try:
-            run(loop, isolation.begin())
-        except ResetError as error:
-            _report(request.config.stash[LAST_ISOLATED], error)
-            # What kept the lock has been ended now, where that was possible.
-            run(loop, isolation.begin())
+        with waiting_for_others():
+            _finish_cleaning(request.config, worker)
+        isolation = _isolation_class(item)(worker)
+        run(loop, isolation.begin())
     yield isolation
     with isolating():
         request.config.stash[LAST_ISOLATED] = item
@@ -188,11 +182,18 @@ def _isolation_class(item: pytest.Item) -> type[Isolation]:
     return ISOLATIONS[item.config.getini("db_isolation")]
 
 
-def _report(item: pytest.Item, error: ResetError) -> None:
-    """A test that could not be undone has failed, though pytest has come to the next one."""
-    call = pytest.CallInfo.from_call(partial(fail, item, [str(error)]), "teardown")
-    report = pytest.TestReport.from_item_and_call(item, call)
-    item.ihook.pytest_runtest_logreport(report=report)
+def _finish_cleaning(config: pytest.Config, worker: Worker) -> None:
+    """Returns when the last test is undone. If it cannot be, it has failed, though pytest has left
+    it already."""
+    try:
+        run(worker.loop, worker.finish_cleaning())
+    except ResetError as error:
+        item = config.stash[LAST_ISOLATED]
+        call = pytest.CallInfo.from_call(partial(fail, item, [str(error)]), "teardown")
+        report = pytest.TestReport.from_item_and_call(item, call)
+        item.ihook.pytest_runtest_logreport(report=report)
+        # What kept the lock has been ended now, where that was possible.
+        run(worker.loop, worker.finish_cleaning())
 
 
 @pytest.fixture(

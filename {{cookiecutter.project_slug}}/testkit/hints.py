@@ -41,8 +41,8 @@ ENVIRONMENT = (
     "test, ask for the fixture `override_settings`: `override_settings({name}=...)`."
 )
 BLOCKED = (
-    "The test wants to reach {host}, and the network is blocked. Ask for the service through its "
-    "provider, tell its fake what to answer, or mark the test with `@pytest.mark.network`."
+    "A socket is opened to reach {host}, and the network is blocked in tests. Ask for the service through "
+    "its provider, tell its fake what to answer, or mark the test with `@pytest.mark.network`."
 )
 
 

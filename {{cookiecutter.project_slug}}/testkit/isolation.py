@@ -161,8 +161,7 @@ class Isolation:
         """The application's open transactions, each with the place that began it."""
 
     async def begin(self) -> None:
-        """Prepares everything for the test; `ResetError` when the one before cannot be undone."""
-        await self.worker.finish_cleaning()
+        """Prepares everything for the test; the database is clean."""
         await self._save_class_arrangements()
         self._earlier_connections = frozenset(self.worker.checked_out)
         await self._enter()

@@ -21,6 +21,11 @@ CONFIRMATIONS = 2  # more runs of a test that is over its budget for the first t
 MOST_CONFIRMED = 100  # tests; so many are not a hiccup
 MEASURING = "TESTKIT_MEASURES"  # in the environment of runs that others judge
 SPEEDS = "testkit_speeds"  # in the input of workers
+# Options with which some tests are not run.
+LEAVE_OUT = (
+    *("markexpr", "keyword", "deselect", "ignore", "ignore_glob", "maxfail", "shard"),
+    *("lf", "stepwise", "testmon", "testmon_forceselect", "tmnet"),
+)
 
 DATABASE = pytest.StashKey[str]()
 """What the tests run on."""
@@ -48,6 +53,7 @@ class Bookkeeper:
         self.excesses: list[str] = []
         self.worker_start = 0.0
         self.server = 0.0
+        self.is_partial = False
 
     @functools.cached_property
     def ledger(self) -> Ledger:
@@ -140,18 +146,34 @@ class Bookkeeper:
             complete=self._is_complete(session),
             database=self.config.stash.get(DATABASE, ""),
             workers=len(self.workers) if self.recorder is None else 0,
+            options=self._options(),
             server=self.server,
             worker_start=round(self.worker_start, 4),
             shard=self.config.getoption("shard", None),
         )
 
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.is_partial = self.is_partial or bool(items)
+
     def _is_complete(self, session: pytest.Session) -> bool:
-        option = self.config.option
-        chosen = (option.markexpr, option.keyword, option.deselect, option.maxfail, option.shard)
-        lf = self.config.getoption("lf", False) or self.config.getoption("stepwise", False)
+        """Whether all tests have run; what was left out by whomever makes it a part of them."""
         from_ini = self.config.args_source is not pytest.Config.ArgsSource.ARGS
         finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        return from_ini and finished and not any(chosen) and not lf
+        options = (self.config.getoption(name, None) for name in LEAVE_OUT)
+        return from_ini and finished and not self.is_partial and not any(options)
+
+    def _options(self) -> list[str]:
+        try:
+            isolation = self.config.getini("db_isolation")
+        except ValueError:  # the part of the test kit that knows it is not used
+            isolation = ""
+        found = {
+            f"`{isolation}`": bool(isolation),
+            "threaded driver": self.config.getoption("db_driver", "") == "threaded",
+            "coverage": bool(self.config.getoption("cov_source", None)),
+            "without slow tests": os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true",
+        }
+        return [name for name, is_so in found.items() if is_so]
 
     def _judge(self, run: Record, now: Ledger) -> None:
         over = self.budgets.exceeded_by(now, self.records)
@@ -160,7 +182,7 @@ class Bookkeeper:
             over = self.budgets.exceeded_by(ledgers.read(self.path), over)
         self.excesses += over.values()
         if run["complete"]:
-            alike = [r for r in now.runs if r["complete"] and r["workers"] == run["workers"]]
+            alike = [r for r in now.runs if ledgers.conditions_of(r) == ledgers.conditions_of(run)]
             self.excesses += self.budgets.exceeded_by_suite(alike[-ledgers.RECENT :])
 
     def _confirm(self, nodeids: dict[str, str], known: Ledger) -> None:

@@ -30,6 +30,7 @@ class Counters:
         "commits",
         "hashes",
         "isolation",
+        "of_others",
         "repeated",
         "requests",
         "shapes",
@@ -43,6 +44,8 @@ class Counters:
     def reset(self) -> None:
         self.statements = self.commits = self.requests = self.hashes = 0
         self.sql = self.isolation = 0.0
+        self.of_others = 0.0
+        """Seconds in which this test had to wait for what other tests have caused."""
         self.shapes: set[Shape] = set()
         self.repeated: dict[Shape, list[Any]] = {}
         """Those that came up again: how often, and from where."""
@@ -93,6 +96,14 @@ def isolating() -> Iterator[None]:
     start = perf_counter()
     yield
     COUNTERS.isolation += perf_counter() - start
+
+
+@contextmanager
+def waiting_for_others() -> Iterator[None]:
+    """Does not count as this test's time."""
+    start = perf_counter()
+    yield
+    COUNTERS.of_others += perf_counter() - start
 
 
 class Meter:

@@ -39,6 +39,7 @@ RUN = {
     "python": "version",
     "database": "what the tests ran on",
     "workers": "processes of xdist; 0 is none",
+    "options": "what else was special: the isolation, the driver, coverage, slow tests left out",
     "calibration": "what a fixed piece of work took in this run",
     "collection": "the longest collection of a process that ran tests",
     "imports": "packages that took longest to import, each without what it imports from others",
@@ -54,7 +55,8 @@ RUN = {
     "requests": "sent through httpx2 or httpx",
     "hashes": "of passwords, at the cost of production",
     "memory": "resident, at its peak, of the largest process that ran tests",
-    "growth": "of it, without 5 kB a test of pytest's own and the 5 % that grew most and least",
+    "growth": "of it by 50 passed tests or more, without 5 kB a test of pytest's own and the 5 % "
+    "that grew most and least",
     "fixtures": "name -> [scope, how often it was set up, seconds]",
     "shard": "`2/5`, or null",
     "shards": "of a run that was put together from shards: how many seconds each has taken",
@@ -128,6 +130,12 @@ class Ledger:
                 for nodeid, line in self.lines.items()
                 if int(json.loads(line)["history"][-1][0].split("-")[0]) >= oldest
             }
+
+
+def conditions_of(run: Record) -> tuple[object, ...]:
+    """What has to be equal, for the times of two runs to be comparable."""
+    names = ("complete", "workers", "python", "database", "shard")
+    return (*(run.get(name) for name in names), tuple(run.get("options", ())))
 
 
 def fastest(test: Record) -> float:

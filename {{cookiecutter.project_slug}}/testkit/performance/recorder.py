@@ -27,6 +27,7 @@ COSTLY_FIXTURE = 0.0005  # seconds
 SHOWN_FIXTURES = 5
 SHOWN_STATEMENTS = 5
 SHOWN_LINES = 5
+ENOUGH_TESTS = 50  # to tell a steady growth from what is loaded once
 EXTREMES = 0.05  # of the tests, those that grew most and those that grew least
 KEPT_BY_PYTEST = 5000  # bytes: of pytest 9 three reports, a location and finalizers, some 4 kB
 UNTRACED = ("_pytest/*", "pluggy/*", "testkit/performance/*", "tracemalloc.py")
@@ -71,10 +72,12 @@ def _work() -> float:
 
 def steady_growth(growths: list[int]) -> int:
     """What the tests have added to the memory, without the few that loaded or freed much at once,
-    and without what pytest keeps of each of them."""
+    and without what pytest keeps of each of them. Of a few tests nothing can be said."""
+    if len(growths) < ENOUGH_TESTS:
+        return 0
     extremes = math.ceil(len(growths) * EXTREMES)
     kept = sorted(growths)[extremes : len(growths) - extremes]
-    return round(max(0, statistics.fmean(kept) - KEPT_BY_PYTEST) * len(growths)) if kept else 0
+    return round(max(0, statistics.fmean(kept) - KEPT_BY_PYTEST) * len(growths))
 
 
 def allocations() -> list[list[Any]]:
@@ -205,9 +208,11 @@ class Recorder:
     def _record(self, item: pytest.Item) -> dict[str, Any]:
         memory = self.memory.now()
         growth, self._before = memory - self._before, memory
-        self.growths.append(growth)
+        if self.outcome == "passed":  # of a failure, pytest keeps much more
+            self.growths.append(growth)
+        others = self.shared + COUNTERS.of_others
         record: dict[str, Any] = {
-            "seconds": round(max(sum(self.phases.values()) - self.shared, 0.0), 6),
+            "seconds": round(max(sum(self.phases.values()) - others, 0.0), 6),
             **{phase: round(seconds, 6) for phase, seconds in self.phases.items()},
             "cpu": round(max(process_time() - self._cpu_start, 0.0), 6),
             "outcome": self.outcome,

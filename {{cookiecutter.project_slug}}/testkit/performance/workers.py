@@ -5,6 +5,7 @@ import re
 import statistics
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,11 @@ def select(config: pytest.Config, ledger: Ledger) -> Iterator[Record]:
     if config.getoption("lf", False) and config.cache is not None:
         failed = config.cache.get("cache/lastfailed", {})
     places = tuple(_nodeid(config, argument) for argument in config.args)
+    is_there = cache(lambda path: (config.rootpath / path).exists())
     for test in ledger.tests():
         nodeid: str = test["test"]
+        if not is_there(nodeid.partition("::")[0]):
+            continue
         if places and not any(_is_in(nodeid, place) for place in places):
             continue
         if failed and nodeid not in failed:

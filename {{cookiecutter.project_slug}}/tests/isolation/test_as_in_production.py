@@ -13,8 +13,6 @@ from app.database import SessionDep, sessionmaker
 from tests.fixtures.canaries import Canary
 from tests.isolation.conftest import count_canaries
 
-pytestmark = pytest.mark.usefixtures("each_isolation")
-
 overlapping = pytest.mark.filterwarnings("ignore::testkit.isolation.RequestsOverlapped")
 
 

@@ -8,8 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fixtures.canaries import Canary
 from tests.isolation.conftest import count_canaries
 
-pytestmark = pytest.mark.usefixtures("each_isolation")
-
 twice = pytest.mark.parametrize("run", [1, 2])
 
 

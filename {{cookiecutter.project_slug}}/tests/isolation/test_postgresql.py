@@ -19,7 +19,6 @@ from tests.fixtures.canaries import Canary
 from tests.isolation.conftest import count_canaries
 
 twice = pytest.mark.parametrize("run", [1, 2])
-in_each_isolation = pytest.mark.usefixtures("each_isolation")
 
 
 @pytest.fixture
@@ -29,8 +28,6 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 class TestUndone:
-    pytestmark = in_each_isolation
-
     @twice
     async def test_settings_of_a_session(self, session: AsyncSession, run: int) -> None:
         assert await session.scalar(text("SHOW timezone")) != "Asia/Tokyo"

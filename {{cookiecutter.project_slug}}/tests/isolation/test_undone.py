@@ -15,8 +15,6 @@ from app.database import sessionmaker
 from tests.fixtures.canaries import Canary
 from tests.isolation.conftest import count_canaries
 
-pytestmark = pytest.mark.usefixtures("each_isolation")
-
 twice = pytest.mark.parametrize("run", [1, 2])
 
 

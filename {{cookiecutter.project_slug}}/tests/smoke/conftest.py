@@ -113,10 +113,15 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if SERVER in config.stash:
-        bad = terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", [])
-        verdict = "something is broken, see above" if bad else "the service works"
-        terminalreporter.section(f"smoke: {verdict}", red=bool(bad), green=not bad)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ran = {
+        outcome
+        for outcome in ("passed", "failed", "error")
+        for report in terminalreporter.getreports(outcome)
+        if "smoke" in report.keywords
+    }
+    if ran:
+        verdict = "the service works" if ran == {"passed"} else "something is broken, see above"
+        terminalreporter.section(
+            f"smoke: {verdict}", red=ran != {"passed"}, green=ran == {"passed"}
+        )

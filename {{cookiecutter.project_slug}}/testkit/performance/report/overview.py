@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from heapq import heapreplace
 
 from testkit.performance.budgets import Budgets
-from testkit.performance.ledger import Ledger, LedgerError, Record, fastest
+from testkit.performance.ledger import Ledger, LedgerError, Record, conditions_of, fastest
 
 SHARDS = (2, 4, 8)
 
@@ -60,7 +60,7 @@ class Overview:
     run: Record
     """The newest complete run; where there is none, the newest."""
     runs: list[Record]
-    """Those that are alike: as complete, with as many workers."""
+    """Those that are alike in all that decides how long they take."""
     tests: list[Test]
     """Slowest first."""
     repetitions: list[Repetition]
@@ -123,7 +123,7 @@ def overview_of(ledger: Ledger, budgets: Budgets) -> Overview:
         raise LedgerError("Nothing is recorded yet: run the tests once, for example `make test`.")
     complete = [run for run in ledger.runs if run["complete"]]
     run = (complete or ledger.runs)[-1]
-    alike = [r for r in complete or ledger.runs if r["workers"] == run["workers"]]
+    alike = [other for other in ledger.runs if conditions_of(other) == conditions_of(run)]
     tests = [_test(record, budgets) for record in ledger.tests()]
     return Overview(
         run=run,

@@ -1,6 +1,7 @@
 """The overview as one HTML file that needs nothing else."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -8,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from testkit.performance.report.overview import Overview, Share, Test
-from testkit.performance.report.text import mib, seconds, title
+from testkit.performance.report.text import conditions, mib, seconds, title
 
 PAGE = Path(__file__).with_name("page.html")
 SHOWN_FIXTURES = 25
@@ -97,8 +98,9 @@ def _stack(name: str, shares: list[Share]) -> str:
 def _trend(overview: Overview) -> str:
     """Seconds of the runs that are alike, oldest first."""
     runs = overview.runs
+    kind = escape(conditions(overview.run))
     if len(runs) < 2:
-        return "<p>One run so far. The trend begins with the next one.</p>"
+        return f"<p>One run like this so far ({kind}). The trend begins with the next one.</p>"
     longest = max(run["seconds"] for run in runs)
     step = 1000 / len(runs)
     bars = []
@@ -112,6 +114,7 @@ def _trend(overview: Overview) -> str:
         )
     first, last = runs[0], runs[-1]
     words = f"{len(runs)} runs, from {seconds(first['seconds'])} to {seconds(last['seconds'])}"
+    words += f" ({kind})"
     return (
         f'<svg class="trend" viewBox="0 0 1000 120" preserveAspectRatio="none" role="img" '
         f'aria-label="{words}">{"".join(bars)}</svg><p>{words}; the longest {seconds(longest)}.</p>'
@@ -177,4 +180,6 @@ def _shards(overview: Overview) -> Iterator[str]:
 
 
 def _link(nodeid: str) -> str:
-    return f'<a href="#test={quote(nodeid, safe="")}">{escape(nodeid)}</a>'
+    # A long name may break between its parts, and nowhere else.
+    name = re.sub(r"(/|::|_)", r"\1<wbr>", escape(nodeid))
+    return f'<a href="#test={quote(nodeid, safe="")}">{name}</a>'

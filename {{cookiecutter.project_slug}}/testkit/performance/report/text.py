@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from testkit.performance.ledger import Record
 from testkit.performance.report.overview import Overview, Share
 
 MIB = 1024 * 1024
@@ -22,11 +23,15 @@ def mib(value: int) -> str:
 def title(overview: Overview) -> str:
     run = overview.run
     outcomes = ", ".join(f"{number:,} {name}" for name, number in run["outcomes"].items())
+    return f"{run['tests']:,} tests in {seconds(run['seconds'])} ({outcomes}), {conditions(run)}"
+
+
+def conditions(run: Record) -> str:
+    """Under what it ran. Only runs that are alike in all of it can be compared."""
     workers = f"{run['workers']} workers" if run["workers"] else "one process"
-    return (
-        f"{run['tests']:,} tests in {seconds(run['seconds'])} ({outcomes}), "
-        f"{workers}, Python {run['python']}, {run['database']}"
-    )
+    whole = [] if run["complete"] else ["a part of the tests"]
+    options = run.get("options", [])
+    return ", ".join([*whole, workers, f"Python {run['python']}", run["database"], *options])
 
 
 def table(overview: Overview) -> Iterator[str]:
