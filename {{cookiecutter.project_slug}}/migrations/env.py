@@ -5,9 +5,13 @@ The tests hand over a connection, in `config.attributes["connection"]`.
 
 import asyncio
 from logging.config import fileConfig
+from typing import Any, Literal
 
 from alembic import context
-from sqlalchemy import Connection
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import CreateTableOp, DropTableOp, MigrationScript
+from sqlalchemy import Connection, TypeDecorator
+from sqlalchemy.exc import NoReferencedTableError
 
 from app import models  # noqa: F401
 from app.database import Base
@@ -15,11 +19,41 @@ from app.engine import create_engine, prepare_migration
 from app.settings import load_settings
 
 
+def render_type(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
+    """A type of the application is written as what it stores: it may look different one day."""
+    return f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
+
+
+def revise(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
+    """Refuses a migration without content, and lets go of a table before it is dropped."""
+    upgrade, downgrade = scripts[0].upgrade_ops, scripts[0].downgrade_ops
+    options = context.config.cmd_opts
+    if options is None or not options.autogenerate or upgrade is None or downgrade is None:
+        return
+    if upgrade.is_empty():
+        raise SystemExit(
+            "The models have nothing that the migrations lack, so none was written. For one that "
+            "you write yourself: uv run alembic revision -m 'its name'"
+        )
+    upgrade.ops.sort(key=lambda operation: isinstance(operation, DropTableOp))
+    downgrade.ops.sort(key=lambda operation: not isinstance(operation, CreateTableOp))
+
+
+def check_references() -> None:
+    try:
+        _ = Base.metadata.sorted_tables
+    except NoReferencedTableError as error:
+        raise SystemExit(f"A model refers to a table that no model defines: {error}.") from None
+
+
 def run(connection: Connection) -> None:
+    check_references()
     prepare_migration(connection)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        render_item=render_type,
+        process_revision_directives=revise,
         # Where a table cannot be altered, it is copied.
         render_as_batch=not connection.dialect.supports_alter,
     )

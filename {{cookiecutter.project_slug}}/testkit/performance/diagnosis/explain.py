@@ -14,7 +14,6 @@ from sqlalchemy import Connection, Engine, event
 
 from testkit.call_site import call_site
 from testkit.databases import explain_command
-from testkit.fixtures import SETUP
 from testkit.performance.counters import SAVEPOINTS
 
 EXPLAINABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES")
@@ -24,6 +23,8 @@ lines: list[str] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    from testkit.fixtures import SETUP  # later, as pytest wants to be the first to import it
+
     lines.append(item.nodeid)
     explain = partial(_explain, explain_command(item.config.stash[SETUP]))
     event.listen(Engine, "before_cursor_execute", explain)
@@ -55,11 +56,11 @@ def _explain(
     lines.append(f"\n  {call_site()}")
     lines.extend(f"    {line}" for line in statement.splitlines())
     if statement.lstrip().upper().startswith(EXPLAINABLE):
+        # Of several rows the first one; but some come as one list of values for one statement.
+        is_nested = many and parameters and isinstance(parameters[0], tuple | list | dict)
+        values = parameters[0] if is_nested else parameters
         lines.extend(
-            f"      {step}"
-            for step in _plan(
-                connection, f"{command} {statement}", parameters[0] if many else parameters
-            )
+            f"      {step}" for step in _plan(connection, f"{command} {statement}", values)
         )
     if context is not None:
         context.testkit_explain_start = perf_counter()

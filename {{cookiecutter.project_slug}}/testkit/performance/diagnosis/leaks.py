@@ -1,66 +1,92 @@
-"""What grows when the tests are run once more: `pytest -p testkit.performance.diagnosis.leaks`.
+"""What keeps growing when the tests are run again: `pytest -p testkit.performance.diagnosis.leaks`.
 
-The tests run twice in one process. The first time fills caches and imports what is imported late;
-what the second time leaves behind is shown, by type and by the line that has allocated it. What
-pytest keeps for its own report is left out.
+The tests run several times in one process. The first time fills caches and imports what is imported
+late. A leak is what the project adds each time after that: objects of one of its types, or memory that
+one of its lines has allocated. What libraries keep, in caches mostly, shows only in the growth of the
+process, which is told as well; `pytest --ledger-memory` has their lines.
 """
 
 import gc
+import sys
 import tracemalloc
 from collections import Counter
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 
-from testkit.call_site import relative
+from testkit.call_site import is_ours, relative
 from testkit.performance.diagnosis.passes import run_passes
-from testkit.performance.recorder import Memory
+from testkit.performance.recorder import KEPT_BY_PYTEST, Memory
 
+# The first one fills caches, from the second to the third the process is measured as it is, and from
+# then on its allocations are traced, which needs memory itself.
+PASSES, UNTRACED = 5, 3
 SHOWN = 20
-LEAST = 2048  # bytes
-OF_THE_RUN = [
-    f"*/site-packages/{package}/*" for package in ("_pytest", "pluggy", "xdist", "pytest_asyncio")
-] + [f"{Path(__file__).parents[1]}/*", tracemalloc.__file__]
+LEAST = 16 * 1024  # bytes that a line must add each time
 
 memory = Memory()
 types: list[Counter[str]] = []
+lines: list[Counter[str]] = []
 resident: list[int] = []
-grown: list[tracemalloc.Statistic] = []
+"""Bytes after each pass, without what pytest keeps of each test."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
-    run_passes(session, 2, _after)
+    def look(number: int) -> bool:
+        gc.collect()
+        resident.append(memory.now() - number * len(session.items) * KEPT_BY_PYTEST)
+        if number + 1 >= UNTRACED:
+            types.append(_objects())
+            lines.append(_allocations() if tracemalloc.is_tracing() else Counter())
+            tracemalloc.start()
+        return False
+
+    run_passes(session, PASSES, look)
+    tracemalloc.stop()
     return True
 
 
-def _after(number: int) -> None:
-    gc.collect()
-    types.append(Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects()))
-    resident.append(memory.now())
-    if number == 0:
-        tracemalloc.start()
-    else:
-        found = tracemalloc.take_snapshot()
-        tracemalloc.stop()
-        filters = [tracemalloc.Filter(inclusive=False, filename_pattern=p) for p in OF_THE_RUN]
-        grown.extend(found.filter_traces(filters).statistics("lineno"))
+def _objects() -> Counter[str]:
+    """How many objects there are of each type of the project."""
+    return Counter(
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in map(type, gc.get_objects())
+        if is_ours(getattr(sys.modules.get(kind.__module__), "__file__", None) or "<")
+    )
+
+
+def _allocations() -> Counter[str]:
+    """Bytes by the line of the project that has allocated them."""
+    found: Counter[str] = Counter()
+    for statistic in tracemalloc.take_snapshot().statistics("lineno"):
+        frame = statistic.traceback[0]
+        if is_ours(frame.filename):
+            found[f"{relative(frame.filename)}:{frame.lineno}"] += statistic.size
+    return found
+
+
+def _growth(counts: list[Counter[str]], least: int) -> Counter[str]:
+    """What has become more in each of the steps, by as much as in the smallest of them."""
+    steps = [later - earlier for earlier, later in pairwise(counts)]
+    names = set.intersection(*(set(step) for step in steps))
+    growth = {name: min(step[name] for step in steps) for name in names}
+    return Counter({name: number for name, number in growth.items() if number >= least})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("what grew in the second run")
-    if len(types) < 2:
-        terminalreporter.write_line("The second run has not ended, so nothing can be said.")
-        return
+    terminalreporter.section("what keeps growing")
     write = terminalreporter.write_line
-    write(f"resident memory: {(resident[1] - resident[0]) / 1024:+,.0f} KiB")
-    write("")
-    more = types[1] - types[0]
-    for name, number in more.most_common(SHOWN):
-        write(f"{number:>8} more of {name}")
-    write("")
-    for statistic in grown[:SHOWN]:
-        if statistic.size >= LEAST:
-            frame = statistic.traceback[0]
-            place = f"{relative(frame.filename)}:{frame.lineno}"
-            write(f"{statistic.size / 1024:>8.1f} KiB in {statistic.count} objects from {place}")
+    if len(resident) < PASSES:
+        write("The tests have not run to their end, so nothing can be said.")
+        return
+    objects, allocated = _growth(types, 1), _growth(lines, LEAST)
+    for name, number in objects.most_common(SHOWN):
+        write(f"{number:>8} more {name} each time")
+    for place, size in allocated.most_common(SHOWN):
+        write(f"{size / 1024:>8.1f} KiB more each time, allocated at {place}")
+    grown = max(resident[UNTRACED - 1] - resident[UNTRACED - 2], 0) / 1024
+    write(
+        f"{'A leak' if objects or allocated else 'No leak'}: the tests ran {PASSES} times; the third "
+        f"time the process grew by {grown:,.0f} KiB, without what pytest keeps."
+    )

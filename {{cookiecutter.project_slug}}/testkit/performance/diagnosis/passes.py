@@ -8,9 +8,12 @@ import pytest
 
 
 def run_passes(
-    session: pytest.Session, passes: int, after_each: Callable[[int], None] = lambda number: None
+    session: pytest.Session, passes: int, is_enough: Callable[[int], bool] = lambda number: False
 ) -> None:
-    """Takes the place of pytest's loop. What all tests share is set up once."""
+    """Takes the place of pytest's loop. What all tests share is set up once.
+
+    `is_enough` is called after each pass with its number, and may make it the last one.
+    """
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         raise session.Interrupted(f"{session.testsfailed} errors during collection")
     order = list(session.items)
@@ -26,5 +29,6 @@ def run_passes(
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
             if session.shouldfail or session.shouldstop:
                 raise session.Interrupted(session.shouldfail or session.shouldstop)
-        after_each(number)
+        if is_enough(number):
+            break  # what is set up still is torn down at the end of the session
         order = following

@@ -1,33 +1,152 @@
-"""Where the time of a test goes, by pyinstrument: `pytest -p testkit.performance.diagnosis.profile`.
+"""Where the time of a test goes: `pytest -p testkit.performance.diagnosis.profile`.
 
+A timer interrupts the test and looks at its stack. The first run of a test pays for what is prepared
+once, so the test runs several times, and the profile is that of the later runs. Frames of a library that
+follow each other are one line, so that all of the time is shown, and the project's own code stands out.
 Fixtures are left out; `make perf` says what they cost.
 """
 
-from collections.abc import Generator
+import signal
+import statistics
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from types import CodeType, FrameType
 
+import greenlet
 import pytest
-from pyinstrument import Profiler
+
+from testkit.call_site import is_ours, relative
+from testkit.performance.diagnosis.passes import run_passes
 
 INTERVAL = 0.0005  # seconds between two looks at the stack
+RUNS = 20
+ENOUGH = 2.0  # seconds in all, after which a test is not run again
+LEAST = 0.02  # of the whole, for a line to be shown
+# They call each other back and forth.
+ONE_LIBRARY = {"starlette": "fastapi", "pydantic_core": "pydantic", "httpcore2": "httpx2"}
 
-outputs: list[str] = []
+
+class Node:
+    """A function of the project, or a library; and what it calls."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.callees: dict[str, Node] = {}
+
+    def add(self, names: list[str]) -> None:
+        self.samples += 1
+        if names:
+            self.callees.setdefault(names[0], Node()).add(names[1:])
+
+    def lines(self, whole: int, depth: int = 0) -> Iterator[tuple[float, int, str]]:
+        """Share of the whole, depth and name of each line."""
+        for name, node in sorted(self.callees.items(), key=lambda found: -found[1].samples):
+            if node.samples >= whole * LEAST:
+                yield node.samples / whole, depth, name
+                yield from node.lines(whole, depth + 1)
+
+
+class Profile:
+    """The runs of one test."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.first, self.others = Node(), Node()
+
+    def lines(self) -> Iterator[str]:
+        first, *others = self.seconds
+        each = statistics.median(others) if others else first
+        later = f", {len(others)} more {each * 1000:.1f} ms each" if others else ""
+        yield f"the first run took {first * 1000:.1f} ms{later}"
+        root = self.others if others else self.first
+        for share, depth, name in root.lines(root.samples):
+            yield f"  {share * each * 1000:8.2f} ms {share:5.0%}  {'  ' * depth}{name}"
+
+
+profiles: dict[str, Profile] = {}
+
+
+def pytest_configure() -> None:
+    if not hasattr(signal, "setitimer"):
+        raise pytest.UsageError("The profile needs a timer that this system does not have.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    run_passes(session, RUNS, lambda _: sum(sum(p.seconds) for p in profiles.values()) > ENOUGH)
+    return True
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    # The event loop runs in this thread, so that all of it belongs to the test.
-    profiler = Profiler(interval=INTERVAL, async_mode="disabled")
-    profiler.start()
+    profile = profiles.setdefault(item.nodeid, Profile())
+    code = getattr(getattr(item, "function", None), "__code__", None)
+    node = profile.others if profile.seconds else profile.first
+    start = perf_counter()
     try:
-        return (yield)
+        with _sampling(node, code):
+            return (yield)
     finally:
-        profiler.stop()
-        color = item.config.get_terminal_writer().hasmarkup
-        report = profiler.output_text(unicode=True, color=color, short_mode=True)
-        outputs.append(f"{item.nodeid}\n{report}")
+        profile.seconds.append(perf_counter() - start)
+
+
+@contextmanager
+def _sampling(node: Node, test: CodeType | None) -> Iterator[None]:
+    def look(_number: int, frame: FrameType | None) -> None:
+        if names := _names(frame, test):
+            node.add(names)
+        signal.setitimer(signal.ITIMER_REAL, INTERVAL)  # only now: a look may take long
+
+    handler = signal.signal(signal.SIGALRM, look)
+    # The time-out of the test uses the same timer, and waits until it is free again.
+    timer = signal.setitimer(signal.ITIMER_REAL, INTERVAL)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _names(frame: FrameType | None, test: CodeType | None) -> list[str]:
+    """From the test inwards; of something else that runs in its event loop, from its task. Nothing
+    where neither of them runs."""
+    names: list[str] = []
+    current = greenlet.getcurrent()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_run" and code.co_filename.endswith("asyncio/events.py"):
+            return names[::-1]
+        name = _name(code)
+        if name and (not names or names[-1] != name):
+            names.append(name)
+        if code is test:
+            return names[::-1]
+        frame = frame.f_back
+        if frame is None and current.parent is not None:
+            current = current.parent
+            frame = current.gr_frame
+    return []
+
+
+@cache
+def _name(code: CodeType) -> str:
+    """Nothing for Python's own library, which belongs to whoever calls it."""
+    if is_ours(code.co_filename):
+        return f"{code.co_name}  {relative(code.co_filename)}:{code.co_firstlineno}"
+    parts = Path(code.co_filename).parts
+    for folder in ("site-packages", "dist-packages"):
+        if folder in parts:
+            package = parts[parts.index(folder) + 1].removesuffix(".py")
+            return ONE_LIBRARY.get(package, package)
+    return ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("profile")
-    for output in outputs:
-        terminalreporter.write_line(output)
+    for nodeid, profile in profiles.items():
+        terminalreporter.write_line(f"{nodeid}: {next(lines := profile.lines())}")
+        for line in lines:
+            terminalreporter.write_line(line)

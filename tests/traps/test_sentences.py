@@ -1,0 +1,147 @@
+"""A sentence where there would be nothing, or a thousand lines."""
+
+import re
+
+import pytest
+
+from tests.conftest import Project
+from tests.traps.inner import run_inner
+
+BROKEN = """
+    import asyncio
+
+    import httpx2
+    import pytest
+    from sqlalchemy import text
+
+    from app.users.models import User
+
+    CLIENT = httpx2.AsyncClient(base_url="https://example.com")
+    LATER = asyncio.new_event_loop().create_future()
+
+
+    async def test_reaches_for_a_name():
+        await CLIENT.get("/")
+
+
+    async def test_reaches_for_an_address():
+        async with httpx2.AsyncClient() as client:
+            await client.get("http://10.1.2.3:8080/")
+
+
+    def test_reaches_for_a_host_in_sync_code():
+        httpx2.get("http://mail.example.com")
+
+
+    def test_opens_a_socket():
+        import socket
+
+        socket.socket()
+
+
+    def test_sync_with_session(session):
+        session.execute(text("SELECT 1")).scalar()
+
+
+    def test_sync_with_client(client):
+        assert client.get("/health/live").status_code == 200
+
+
+    async def test_asyncio_run(session):
+        asyncio.run(session.execute(text("SELECT 1")))
+
+
+    async def test_made_at_module_level():
+        await LATER
+
+
+    async def test_lazy_attribute(session, user):
+        session.expire(user)
+        print(user.email)
+
+
+    @pytest.mark.rollback
+    async def test_interleaved(app):
+        from app.database import sessionmaker
+
+        async with sessionmaker() as one, sessionmaker() as other:
+            await one.execute(text("SELECT 1"))
+            await other.execute(text("SELECT 1"))
+            await one.rollback()
+            await other.execute(text("SELECT 1"))
+            await other.commit()
+"""
+
+
+def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, BROKEN)
+
+    remedies = "provider.*fake.*`@pytest.mark.network`"
+    for name, host in {
+        "test_reaches_for_a_name": "example.com",
+        "test_reaches_for_an_address": "10.1.2.3",
+        "test_reaches_for_a_host_in_sync_code": "mail.example.com",
+        "test_opens_a_socket": "the network",
+    }.items():
+        inner.assert_says(
+            name, f"opened to reach {re.escape(host)}, and the network is blocked", remedies
+        )
+    for name, hint in {
+        "test_sync_with_session": "make it `async def` and await what `session` does.*`sync_session`",
+        "test_sync_with_client": "make it `async def` and await what `client` does",
+        "test_asyncio_run": "The test runs in an event loop already: `await`",
+        "test_made_at_module_level": "made in another event loop.*in the lifespan",
+        "test_lazy_attribute": "was not loaded.*selectinload",
+        "test_interleaved": "overlapped on the one connection.*`@pytest.mark.committed`",
+    }.items():
+        inner.assert_says(name, f"Hint: .*{hint}")
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_migration_that_fails_is_run_once(
+    copy_of_each: Project, options: tuple[str, ...]
+) -> None:
+    project = copy_of_each
+    project.edit(
+        "migrations/versions/0002_products.py",
+        "def upgrade() -> None:\n",
+        "def upgrade() -> None:\n"
+        '    open("ran.txt", "a").write("once\\n")\n'
+        '    op.execute("CREATE TABEL mistakes (id INTEGER)")\n',
+    )
+
+    result = project.pytest(*options, check=False)
+
+    assert result.returncode == 1
+    for sentence in (
+        "migrations/versions/0002_products.py:12   op.execute(",
+        "  CREATE TABEL mistakes (id INTEGER)",
+        {"sqlite": 'near "TABEL"', "postgresql": 'at or near "TABEL"'}[project.database],
+    ):
+        assert result.stdout.count(sentence) == 1, result.stdout
+    assert project.read("ran.txt") == "once\n"
+    assert len(result.stdout.splitlines()) < 25, result.stdout
+
+
+def test_smoke_says_nothing_where_no_smoke_test_ran(sqlite_project: Project) -> None:
+    output = sqlite_project.pytest("tests/smoke", "tests/test_health.py", "-k", "live").stdout
+
+    assert "1 passed" in output
+    assert "the service works" not in output
+
+
+def test_auto_does_not_count_tests_whose_files_are_gone(project: Project) -> None:
+    many = project.path / "tests" / "test_many.py"
+    many.write_text(
+        "import pytest\n\n\n"
+        '@pytest.mark.parametrize("number", range(2000))\ndef test_it(number):\n    pass\n'
+    )
+    project.pytest("tests/test_many.py")
+    project.pytest("tests/test_health.py")
+    many.unlink()
+
+    output = project.run(
+        "python", "-m", "pytest", "-n", "auto", "tests/test_health.py", "tests"
+    ).stdout
+
+    assert re.search(r"workers: none, since \d{1,3} tests take", output), output
