@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, TypeDecorator
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
+from starlette.requests import HTTPConnection
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
@@ -64,10 +65,10 @@ sessionmaker = async_sessionmaker(expire_on_commit=False)
 """Makes every session of the application; bound to the engine when the application starts."""
 
 
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """One session a request; what it did not commit is rolled back at the end."""
+async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    """One session a request or WebSocket; what it did not commit is rolled back at the end."""
     async with sessionmaker() as session:
-        if request.method in SAFE_METHODS:
+        if request.scope.get("method") in SAFE_METHODS:
             await session.connection(execution_options={"read_only": True})
         yield session
 

@@ -26,6 +26,7 @@ from testkit.databases import (
     prepare,
 )
 from testkit.eager import run
+from testkit.examples import has_examples, isolated_examples
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, Rollback, Worker
 from testkit.performance.bookkeeper import DATABASE
@@ -96,10 +97,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         names.remove("database_isolation")
     elif NEEDS_ISOLATION.isdisjoint(names):
         return
-    # The names are sorted by scope. The isolation comes first in its own, before anybody connects.
-    fixtures = item._fixtureinfo.name2fixturedefs
-    wider = sum(name in fixtures and fixtures[name][-1].scope != "function" for name in names)
-    names.insert(wider, "database_isolation")
+    # First of its scope, but for what watches over all tests: before anybody connects.
+    names.insert(names.index("nothing_left_running") + 1, "database_isolation")
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +166,11 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
             _finish_cleaning(request.config, worker)
         isolation = _isolation_class(item)(worker)
         run(loop, isolation.begin())
-    yield isolation
+    with ExitStack() as examples:
+        if has_examples(item):
+            earlier_tasks = item.stash[EARLIER_TASKS]
+            examples.enter_context(isolated_examples(item, isolation, earlier_tasks))
+        yield isolation
     with isolating():
         request.config.stash[LAST_ISOLATED] = item
         leaks = run(loop, isolation.end(item.stash[EARLIER_TASKS]))
@@ -176,6 +179,8 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
 
 
 def _isolation_class(item: pytest.Item) -> type[Isolation]:
+    if has_examples(item):  # each of them is undone by a reset
+        return Committed
     for marker in item.iter_markers():  # the closest one first
         if marker.name in ISOLATIONS:
             return ISOLATIONS[marker.name]

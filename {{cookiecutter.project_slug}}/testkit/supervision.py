@@ -17,6 +17,8 @@ from testkit.leftovers import (
     observe_tasks,
     observe_threads,
 )
+from testkit.portal import share_loop
+from testkit.resets import reset_all
 
 SET_UP = pytest.StashKey[dict[str, Any]]()
 EARLIER_TASKS = pytest.StashKey[set[asyncio.Task[Any]]]()
@@ -67,10 +69,11 @@ def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-async def session_loop() -> asyncio.AbstractEventLoop:
+async def session_loop(pytestconfig: pytest.Config) -> asyncio.AbstractEventLoop:
     """The event loop that all tests share."""
     loop = asyncio.get_running_loop()
     observe_tasks(loop)
+    pytestconfig.add_cleanup(share_loop(loop))
     return loop
 
 
@@ -87,6 +90,7 @@ def nothing_left_running(request: pytest.FixtureRequest) -> None:
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     request.node.stash[EARLIER_TASKS] = asyncio.all_tasks(loop)
     forget_threads()
+    reset_all()
 
 
 def _judged() -> Generator[None, object, object]:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import SessionDep
+from testkit.asgi import ASGITransport
 from testkit.isolation import Isolation
 from tests.fixtures.canaries import Canary
 
@@ -46,7 +47,7 @@ def own_app() -> FastAPI:
 
 
 def create_client(app: FastAPI) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test")
+    return httpx2.AsyncClient(transport=ASGITransport(app), base_url="http://test")
 
 
 @pytest.fixture

@@ -60,12 +60,18 @@ class SyncEngines:
         if in_greenlet():
             return await_only(awaitable)
         if self._loop.is_running():
+            if asyncio._get_running_loop() is None:  # it runs in another thread, for a TestClient
+                return asyncio.run_coroutine_threadsafe(_await(awaitable), self._loop).result()
             awaitable.close()
             raise RuntimeError(
                 "`sync_session` cannot wait for the database in an async fixture. Make the fixture "
                 "sync, or use `session` and its `run_sync()`."
             )
         return self._loop.run_until_complete(awaitable)
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
 
 
 def _leave_open(_connection: object) -> None:

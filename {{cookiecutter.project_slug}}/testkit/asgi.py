@@ -1,0 +1,187 @@
+"""A transport of httpx2 that calls an ASGI application in this process, as a server would.
+
+httpx2's own one returns a response when the application has ended, so an endless stream never begins.
+Here a response begins with its headers and its chunks come one by one; whoever closes it early is gone,
+which the application is told. A response that is read to its end is whole only when the application has
+ended, background tasks included, and an error in it is raised.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any
+
+import httpx2
+
+Message = MutableMapping[str, Any]
+App = Callable[..., Awaitable[None]]
+
+ASGI = {"version": "3.0", "spec_version": "2.3"}  # as uvicorn has it
+GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
+
+
+class ASGITransport(httpx2.AsyncBaseTransport):
+    """`client` is the address that requests seem to come from."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        raise_app_exceptions: bool = True,
+        client: tuple[str, int] = ("127.0.0.1", 123),
+    ) -> None:
+        self.app = app
+        self.raise_app_exceptions = raise_app_exceptions
+        self.client = client
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        scope: dict[str, Any] = {
+            "asgi": ASGI,
+            "scheme": request.url.scheme,
+            "path": request.url.path,
+            "raw_path": request.url.raw_path.partition(b"?")[0],
+            "query_string": request.url.query,
+            "root_path": "",
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "server": (request.url.host, request.url.port),
+            "client": self.client,
+        }
+        if request.headers.get("upgrade") == "websocket":
+            return await self._connect(scope, request)
+        scope |= {"type": "http", "http_version": "1.1", "method": request.method}
+        return await Exchange(self, scope, request).response()
+
+    async def _connect(self, scope: dict[str, Any], request: httpx2.Request) -> httpx2.Response:
+        # Imported here: it takes 50 ms, and needs wsproto.
+        from httpx2.websockets._transport import ASGIWebSocketAsyncNetworkStream
+
+        protocols = request.headers.get("sec-websocket-protocol", "")
+        scope |= {"type": "websocket", "subprotocols": protocols.split(",") if protocols else []}
+        stream = ASGIWebSocketAsyncNetworkStream(self.app, scope, _Tasks())  # type: ignore[arg-type]
+        _, accepted = await stream.__aenter__()
+        lines = accepted.decode().splitlines()[1:]
+        headers = [
+            (name, value) for name, _, value in (line.partition(": ") for line in lines) if name
+        ]
+        return httpx2.Response(101, headers=headers, extensions={"network_stream": stream})
+
+
+class _Tasks:
+    """All that a connection needs of a task group."""
+
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.create_task(function())
+
+
+class Exchange:
+    """One request and its response. The application runs in a task of its own."""
+
+    def __init__(
+        self, transport: ASGITransport, scope: dict[str, Any], request: httpx2.Request
+    ) -> None:
+        self._transport = transport
+        self._request_body = aiter(request.stream)  # type: ignore[arg-type]
+        self._is_request_read = False
+        self._is_head = scope["method"] == "HEAD"
+        self._start: Message | None = None
+        self._chunks: list[bytes] = []
+        self._is_complete = False
+        self._changed = asyncio.Event()
+        """Something for the client: the beginning of the response, a chunk, the end."""
+        self._taken = asyncio.Event()
+        """The client has taken all chunks."""
+        self._gone = asyncio.Event()
+        self._task = asyncio.create_task(self._run(scope))
+
+    async def _run(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._transport.app(scope, self._receive, self._send)
+        finally:
+            self._changed.set()
+
+    async def _receive(self) -> Message:
+        if not self._is_request_read:
+            try:
+                return {
+                    "type": "http.request",
+                    "body": await anext(self._request_body),
+                    "more_body": True,
+                }
+            except StopAsyncIteration:
+                self._is_request_read = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            # Unless the rest comes at once, the client is told now.
+            asyncio.get_running_loop().call_soon(self._changed.set)
+            return
+        assert self._start is not None, "the application sends a body before it starts a response"
+        assert not self._is_complete, "the application sends more than it has announced"
+        if self._gone.is_set():
+            await asyncio.sleep(0)  # else it might never come to know
+            return
+        if message.get("body") and not self._is_head:
+            self._chunks.append(message["body"])
+        if not message.get("more_body", False):
+            self._is_complete = True
+            self._gone.set()
+            return
+        self._changed.set()
+        if self._chunks:  # a client that does not read stops the application
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def response(self) -> httpx2.Response:
+        try:
+            while self._start is None and not self._task.done():
+                await self._changed.wait()
+                self._changed.clear()
+        except asyncio.CancelledError:  # a time-out of the client
+            await self.close()
+            raise
+        if self._start is None:
+            self._raise()
+            self._start, self._is_complete = {"status": 500}, True
+        headers = self._start.get("headers", [])
+        return httpx2.Response(self._start["status"], headers=headers, stream=Body(self))
+
+    async def body(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._chunks:
+                yield self._chunks.pop(0)
+            self._taken.set()
+            if self._is_complete or self._task.done():
+                break
+            await self._changed.wait()
+            self._changed.clear()
+        await asyncio.wait([self._task])
+        self._raise()
+
+    def _raise(self) -> None:
+        error = None if self._task.cancelled() else self._task.exception()
+        if error is not None and self._transport.raise_app_exceptions:
+            raise error
+
+    async def close(self) -> None:
+        """The client has gone, maybe before the end of the response."""
+        self._gone.set()
+        self._taken.set()
+        if not self._task.done():
+            await asyncio.wait([self._task], timeout=GONE_TIMEOUT)
+        if not self._task.done():  # it does not look whether somebody listens
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class Body(httpx2.AsyncByteStream):
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._exchange.body()
+
+    async def aclose(self) -> None:
+        await self._exchange.close()

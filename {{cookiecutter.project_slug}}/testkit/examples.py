@@ -1,0 +1,82 @@
+"""Every example of a test by hypothesis starts from the same database, as every test does."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any
+
+import pytest
+
+from testkit.eager import run
+from testkit.faults import note_fault
+from testkit.isolation import Isolation
+from testkit.leftovers import Task
+from testkit.resets import reset_all
+
+
+def has_examples(item: pytest.Item) -> bool:
+    """Whether the test is one of hypothesis."""
+    return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+
+
+@contextmanager
+def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task]) -> Iterator[None]:
+    """Undoes each example back to what the fixtures have arranged. About 1 ms for each."""
+    worker = isolation.worker
+    _allow_fixtures(item.obj)
+    handle = item.obj.hypothesis
+    inner = handle.inner_test
+    is_arranged = False
+
+    async def begin() -> None:
+        nonlocal is_arranged
+        if not is_arranged:
+            await worker.push_baseline()
+            is_arranged = True
+
+    async def end() -> None:
+        if leaks := await isolation.end(earlier_tasks):
+            note_fault(f"An example of {item.nodeid} left open: {'; '.join(leaks)}")
+        await worker.finish_cleaning()
+        reset_all()
+        await isolation.begin()
+
+    @wraps(inner)
+    async def async_example(*args: Any, **kwargs: Any) -> None:
+        await begin()
+        try:
+            await inner(*args, **kwargs)
+        finally:
+            await end()
+
+    @wraps(inner)
+    def example(*args: Any, **kwargs: Any) -> None:
+        run(worker.loop, begin())
+        try:
+            inner(*args, **kwargs)
+        finally:
+            run(worker.loop, end())
+
+    handle.inner_test = async_example if iscoroutinefunction(inner) else example
+    try:
+        yield
+    finally:
+        handle.inner_test = inner
+        if is_arranged:
+            run(worker.loop, isolation.end(earlier_tasks))
+            run(worker.loop, worker.pop_baseline())
+            run(worker.loop, isolation.begin())
+
+
+def _allow_fixtures(test: Any) -> None:
+    """Fixtures that the test shares by all its examples are no mistake here."""
+    hypothesis = sys.modules["hypothesis"]
+    check = hypothesis.HealthCheck.function_scoped_fixture
+    settings = test._hypothesis_internal_use_settings
+    allowed = {*settings.suppress_health_check, check}
+    function = getattr(test, "__func__", test)
+    function._hypothesis_internal_use_settings = hypothesis.settings(
+        settings, suppress_health_check=list(allowed)
+    )

@@ -1,0 +1,50 @@
+"""Lets Starlette's `TestClient` call the application in the event loop that all tests share.
+
+It would start another loop in a thread, where the connections of this one are of no use. In a sync test
+nothing else runs, so the shared loop itself can run in that thread for as long as a request takes.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import anyio.from_thread
+import pytest
+from anyio.from_thread import BlockingPortal
+
+
+def share_loop(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Whoever asks anyio for a portal in sync code gets one on this loop. Returns what ends that."""
+    start_another = anyio.from_thread.start_blocking_portal
+
+    def start(*args: Any, **kwargs: Any) -> AbstractContextManager[BlockingPortal]:
+        is_free = not loop.is_running() and threading.current_thread() is threading.main_thread()
+        return _portal(loop) if is_free else start_another(*args, **kwargs)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(anyio.from_thread, "start_blocking_portal", start)
+    return patch.undo
+
+
+@contextmanager
+def _portal(loop: asyncio.AbstractEventLoop) -> Iterator[BlockingPortal]:
+    started: Future[BlockingPortal] = Future()
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            started.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    portal = started.result()
+    failed = True
+    try:
+        yield portal
+        failed = False
+    finally:
+        portal.call(portal.stop, failed)
+        thread.join()
