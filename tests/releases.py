@@ -74,7 +74,7 @@ def make_older(template: Template) -> None:
     # Files that came, went, and changed.
     (template.path / PROJECT / "SECURITY.md").unlink()
     (template.path / PROJECT / "testkit" / "obsolete.py").write_text('"""It will go."""\n')
-    template.edit(f"{PROJECT}/testkit/tasks.py", '"""Tasks', '"""Once upon a time: tasks')
+    template.edit(f"{PROJECT}/testkit/greenlets.py", '"""Lets', '"""Once upon a time: lets')
     template.edit(
         f"{PROJECT}/app/errors.py",
         '"""Raise it anywhere in the application; the client gets it as a problem document.',

@@ -23,12 +23,31 @@ GENERATED = {
     "migrations": {"app"},
     "scripts": set(),
     # What the project is tested with knows nothing of it, and can be carried elsewhere.
+    "testkit.asgi": set(),
     "testkit.call_site": set(),
-    "testkit.environment": set(),
+    "testkit.eager": set(),
+    "testkit.faults": set(),
     "testkit.greenlets": set(),
-    "testkit.tasks": {"testkit.call_site"},
-    "testkit.databases": set(),
-    "testkit.isolation": {"testkit.call_site", "testkit.databases", "testkit.tasks"},
+    "testkit.portal": set(),
+    "testkit.resets": set(),
+    "testkit.sessions": set(),
+    "testkit.environment": {"testkit.call_site"},
+    "testkit.hints": {"testkit.call_site", "testkit.environment"},
+    "testkit.leftovers": {"testkit.call_site"},
+    "testkit.databases": {"testkit.call_site", "testkit.eager"},
+    "testkit.migrations": {"testkit.databases"},
+    "testkit.isolation": {
+        *("testkit.call_site", "testkit.databases", "testkit.eager", "testkit.faults"),
+        *("testkit.leftovers", "testkit.sessions"),
+    },
+    "testkit.examples": {
+        *("testkit.eager", "testkit.faults", "testkit.isolation", "testkit.leftovers"),
+        "testkit.resets",
+    },
+    "testkit.supervision": {
+        *("testkit.call_site", "testkit.eager", "testkit.faults", "testkit.leftovers"),
+        *("testkit.portal", "testkit.resets"),
+    },
     "testkit.performance": {"testkit.call_site"},
     "testkit.performance.comparison": {
         "testkit.databases",
@@ -40,9 +59,11 @@ GENERATED = {
     },
     "testkit.markers": {"testkit.performance"},
     "testkit.fixtures": {
-        *("testkit.databases", "testkit.greenlets", "testkit.isolation", "testkit.performance"),
-        "testkit.tasks",
+        *("testkit.databases", "testkit.eager", "testkit.examples", "testkit.greenlets"),
+        *("testkit.isolation", "testkit.performance", "testkit.sessions", "testkit.supervision"),
     },
+    "testkit.plugin": set(),
+    "testkit.steps": {"testkit.supervision"},
     # The only place where the test kit and the application meet.
     "tests.fixtures": {"app", "testkit"},
     "tests": {"app", "testkit", "tests.fixtures"},
@@ -127,6 +148,7 @@ def test_this_repository() -> None:
         name
         for name in listed.splitlines()
         if not name.startswith(("{{", "tests/adoption/project", "tests/postgresql/suite"))
+        and not name.startswith("tests/compatibility/suite")
         and not name.startswith(("benchmarks/suite", "tests/performance/suite"))
         and (ROOT / name).exists()
     ]

@@ -37,9 +37,9 @@ class TestTemplate:
         self, project: Project, cache: Path
     ) -> None:
         project.edit(
-            "tests/fixtures/database.py",
+            "testkit/migrations.py",
             'command.upgrade(config, "head")',
-            'command.upgrade(config, "head")\n    print("made", file=(ROOT / "made.txt").open("a"))',
+            'command.upgrade(config, "head")\n        print("made", file=open("made.txt", "a"))',
         )
         with ThreadPoolExecutor() as runs:
             list(runs.map(lambda _: project.pytest("tests/users", "-n", "2"), range(2)))
@@ -69,7 +69,9 @@ class TestTemplate:
     def test_follows_the_migrations(self, project: Project, cache: Path) -> None:
         project.pytest(ONE_TEST)
         first = template(cache).name
-        project.edit("migrations/versions/0002_products.py", "length=200", "length=201")
+        project.edit(
+            "migrations/versions/0002_products.py", 'revision = "0002"', 'revision = "0002"  # !'
+        )
 
         project.pytest(ONE_TEST)
 
@@ -78,7 +80,7 @@ class TestTemplate:
     def test_follows_the_models(self, project: Project, cache: Path) -> None:
         project.pytest(ONE_TEST)
         first = template(cache).name
-        project.edit("app/products/models.py", "String(200)", "String(201)")
+        project.edit("app/products/models.py", "price > 0", "price > 1")
 
         project.pytest(ONE_TEST)
 
@@ -254,7 +256,7 @@ class TestOptions:
         result = project.pytest("-o", "db_isolation=none", ONE_TEST, check=False)
 
         assert result.returncode == 4
-        assert "write `rollback` or `committed` instead" in result.stdout
+        assert "write `committed` or `rollback` instead" in result.stdout
 
     def test_speed_markers_come_from_durations(self, project: Project) -> None:
         (project.path / "tests" / "test_speed.py").write_text(

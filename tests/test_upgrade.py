@@ -57,7 +57,7 @@ class TestMerges:
         assert "Our service." in linked.read("README.md")
         assert linked.read("tests/test_own.py") == OWN_TEST
         assert not (linked.path / "testkit" / "obsolete.py").exists()
-        assert "Once upon a time" not in linked.read("testkit/tasks.py")
+        assert "Once upon a time" not in linked.read("testkit/greenlets.py")
         assert 'description = "A FastAPI service."' in linked.read("pyproject.toml")
 
         commit_all(linked.path)
@@ -97,13 +97,13 @@ class TestMerges:
     @pytest.mark.long
     def test_to_a_certain_version(self, template: Template, tmp_path: Path) -> None:
         linked = create_linked(template, tmp_path, "sqlite")
-        template.edit(f"{PROJECT}/testkit/tasks.py", '"""Tasks', '"""Not yet wanted: tasks')
+        template.edit(f"{PROJECT}/testkit/greenlets.py", '"""Lets', '"""Not yet wanted: lets')
         template.release("v3.0.0")
 
         output = linked.make("upgrade", f"TO={NEW}").stdout
 
         assert GREEN_CHECK in output
-        assert "Not yet wanted" not in linked.read("testkit/tasks.py")
+        assert "Not yet wanted" not in linked.read("testkit/greenlets.py")
 
     def test_another_database(self, template: Template, tmp_path: Path) -> None:
         project = create_linked(template, tmp_path, "sqlite", NEW)
@@ -149,7 +149,7 @@ class TestConflicts:
             r'<<<<<<< .*Our own words.*=======.*"""Raise it anywhere.*>>>>>>> ', errors, re.DOTALL
         )
         assert "UU app/errors.py" in status(linked)
-        assert "Once upon a time" not in linked.read("testkit/tasks.py")
+        assert "Once upon a time" not in linked.read("testkit/greenlets.py")
         commit = run("git", "commit", "--message", "All of it", cwd=linked.path, check=False)
         assert "because you have unmerged files" in commit.stdout
         run("git", "reset", "--quiet", "--hard", cwd=linked.path)

@@ -88,11 +88,11 @@ def test_guide(template: Template, tmp_path: Path, database: str) -> None:
     link, update = (text for language, text in steps("5") if language == "sh")
     follower.shell(link)
     commit_all(path)
-    template.edit(f"{PROJECT}/testkit/tasks.py", '"""Tasks', '"""All tasks')
+    template.edit(f"{PROJECT}/testkit/greenlets.py", '"""Lets', '"""It lets')
     template.edit(f"{PROJECT}/README.md", "## Start", "## Begin")
     template.release("v3.0.0")
     follower.shell(update)
 
     changed = run("git", "diff", "--name-only", "HEAD", cwd=path).stdout.split()
-    assert changed == [".cruft.json", "testkit/tasks.py"]
+    assert changed == [".cruft.json", "testkit/greenlets.py"]
     assert "5 passed" in follower.shell("uv run pytest")

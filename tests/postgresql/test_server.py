@@ -18,7 +18,7 @@ from tests.postgresql.conftest import kill, private_servers
 from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
-IN_PROCESS = ("--ignore", "tests/isolation/test_runs.py", "--ignore", "tests/smoke")
+IN_PROCESS = ("--ignore", "tests/smoke")
 SERVER = "testkit/databases/postgresql/server.py"
 
 
@@ -240,6 +240,30 @@ class TestEnds:
         assert " passed" in project.pytest("tests/users").stdout
 
 
+WAITING = """
+import pytest
+from app.database import sessionmaker
+from sqlalchemy import text
+
+pytestmark = pytest.mark.usefixtures("each_isolation")
+SETTING = text("SHOW synchronous_commit")
+
+
+async def test_sessions(session, sync_session):
+    async with sessionmaker() as of_the_application:
+        for one in (session, of_the_application):
+            assert await one.scalar(SETTING) == "off"
+    assert sync_session.scalar(SETTING) == "off"
+
+
+@pytest.mark.parametrize("run", [1, 2])
+async def test_a_test_may_change_it(session, run):
+    assert await session.scalar(SETTING) == "off"
+    await session.execute(text("SET synchronous_commit = on"))
+    await session.commit()
+"""
+
+
 class TestGivenServer:
     @pytest.mark.long
     @pytest.mark.alone
@@ -292,6 +316,14 @@ class TestGivenServer:
 
         output = project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=url).stdout
         assert output.count("is no superuser") == 1
+
+    def test_commits_do_not_wait_for_the_disk(
+        self, project: Project, tcp_server: TCPServer
+    ) -> None:
+        tcp_server.execute("CREATE ROLE hurried LOGIN CREATEDB PASSWORD 'secret'")
+        (project.path / "tests" / "test_disk.py").write_text(WAITING)
+
+        project.pytest("tests/test_disk.py", TEST_DATABASE_URL=tcp_server.url("hurried"))
 
     def test_autovacuum_at_work(self, project: Project, tcp_server: TCPServer) -> None:
         """It belongs to a superuser, whose processes another role may not end."""

@@ -5,5 +5,6 @@ pytest_plugins = [
     "testkit.markers",
     "testkit.hints",
     "testkit.supervision",
+    "testkit.steps",
     "testkit.fixtures",
 ]

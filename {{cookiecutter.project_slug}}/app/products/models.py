@@ -4,7 +4,7 @@ from decimal import Decimal
 from sqlalchemy import CheckConstraint, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database import Base, Money, UTCDateTime
+from app.database import Base, Money, UTCDateTime, utc_now
 
 
 class Product(Base):
@@ -16,4 +16,6 @@ class Product(Base):
     sku: Mapped[str] = mapped_column(String(64), unique=True)
     price: Mapped[Decimal] = mapped_column(Money)
     currency: Mapped[str] = mapped_column(String(3))
-    created_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(
+        UTCDateTime, default=utc_now, server_default=func.now()
+    )

@@ -15,6 +15,9 @@ CONNECT_TIMEOUT = 3.0  # seconds
 # What the driver leaves out.
 RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES;"
 
+# A commit does not wait for the disk. The private server waits never; on others, any role may say so.
+UNHURRIED = {"synchronous_commit": "off"}
+
 REAL = (socket.socket, socket.getaddrinfo)
 
 Result = TypeVar("Result")
@@ -70,6 +73,7 @@ async def open_connection(**options: Any) -> asyncpg.Connection:
     """`asyncpg.connect`, also where the network is blocked."""
     options.setdefault("timeout", CONNECT_TIMEOUT)
     options.setdefault("connection_class", Connection)
+    options["server_settings"] = UNHURRIED | (options.get("server_settings") or {})
     if str(options.get("host", "")).startswith("/"):
         return await asyncpg.connect(**options)
     with _blockade:

@@ -95,7 +95,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @contextmanager
 def _sampling(node: Node, test: CodeType | None) -> Iterator[None]:
+    is_over = False
+
     def look(_number: int, frame: FrameType | None) -> None:
+        if is_over:
+            return
         if names := _names(frame, test):
             node.add(names)
         signal.setitimer(signal.ITIMER_REAL, INTERVAL)  # only now: a look may take long
@@ -106,8 +110,10 @@ def _sampling(node: Node, test: CodeType | None) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, *timer)
+        is_over = True  # an alarm may be on its way, and must not become one of the time-out
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _names(frame: FrameType | None, test: CodeType | None) -> list[str]:

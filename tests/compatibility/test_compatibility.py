@@ -1,0 +1,117 @@
+"""What people use beside the kit: libraries, each installed and tried on both databases, and options."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, clean_environment, run
+from tests.test_docs import blocks
+
+SUITE = Path(__file__).parent / "suite"
+LIBRARIES = [
+    *("hypothesis", "respx", "pytest-mock", "polyfactory", "factory_boy", "pytest-bdd"),
+    *("time-machine", "freezegun", "syrupy", "inline-snapshot", "dirty-equals"),
+    *("pytest-rerunfailures", "pytest-repeat", "pytest-subtests", "pytest-sugar"),
+    "pytest-benchmark",
+]
+FOR_RESPX = "import httpx2\n\nhttpx2.alias_httpx()\n\n"
+
+
+@pytest.mark.long
+def test_libraries(installed_copy_of_each: Project) -> None:
+    project = installed_copy_of_each
+    python = project.venv / "bin" / "python"
+    run("uv", "pip", "install", "-q", "--python", python, *LIBRARIES, cwd=project.path)
+    shutil.copytree(SUITE, project.path / "tests" / "compatibility")
+    # As the guide has it for respx.
+    conftest = project.path / "tests" / "conftest.py"
+    text = conftest.read_text().replace(
+        "pytest_plugins = [", 'pytest_plugins = [\n    "respx.plugin",'
+    )
+    conftest.write_text(FOR_RESPX + text)
+    project.edit("pyproject.toml", 'addopts = "', 'addopts = "-p no:respx ')
+    guides = {
+        found[1]: text
+        for text in blocks(project, "python")
+        if (found := re.match(r"# (\S+), after `uv add", text))
+    }
+    assert len(guides) == 2
+    for name, text in guides.items():
+        (project.path / name).write_text(text)
+
+    for options in ((), ("-n", "2", "--dist=load"), ("-o", "db_isolation=rollback")):
+        create = ("--snapshot-update",) if not options else ()
+        output = project.pytest(
+            "tests/compatibility", *guides, *create, *options, check=False
+        ).stdout
+        assert "1 failed" in output, output
+        assert "AssertionError: it was run" in output, output
+        assert not re.search(r"\d+ errors?\b", output.splitlines()[-1]), output
+        assert "RequestsOverlapped" not in output
+    # And the project's own tests beside all of these.
+    project.pytest("--ignore=tests/compatibility")
+
+
+FAILING = """
+async def test_one(client, user):
+    wanted = user.email.upper()
+    assert (await client.get("/health/live")).json() == wanted
+
+
+async def test_two(session): ...
+
+
+async def test_three(session):
+    breakpoint()
+"""
+
+
+class TestOptions:
+    @pytest.fixture
+    def failing(self, project: Project) -> Project:
+        (project.path / "tests" / "test_failing.py").write_text(FAILING)
+        return project
+
+    def ask(self, project: Project, *options: str, said: str) -> str:
+        """What pytest prints when this is typed."""
+        command = [str(project.venv / "bin" / "python"), "-m", "pytest", "-p", "no:randomly"]
+        return subprocess.run(
+            [*command, "tests/test_failing.py", *options],
+            cwd=project.path,
+            env=clean_environment(),
+            input=said,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        ).stdout
+
+    def test_pdb(self, failing: Project) -> None:
+        output = self.ask(failing, "--pdb", "-k", "one or two", said="p wanted[-4:]\nc\n")
+
+        assert "'.COM'" in output
+        assert "1 failed, 1 passed" in output
+
+    def test_breakpoint(self, failing: Project) -> None:
+        output = self.ask(failing, "-k", "two or three", said="p session.bind is None\nc\n")
+
+        assert "False" in output
+        assert "2 passed" in output
+
+    def test_only_some(self, failing: Project) -> None:
+        tests = ("tests/test_failing.py", "-k", "one or two")
+        assert "1 failed, 1 passed" in failing.pytest(*tests, check=False).stdout
+
+        assert "1 failed, 2 deselected" in failing.pytest(*tests, "--lf", check=False).stdout
+        assert "1 failed, 1 passed" in failing.pytest(*tests, "--ff", check=False).stdout
+        assert "1 failed in" in failing.pytest(*tests, "-x", "--ff", check=False).stdout
+
+    def test_another_working_directory(self, failing: Project) -> None:
+        for folder, tests in (("tests", "test_health.py"), ("app", "../tests/test_health.py")):
+            output = run(
+                *(failing.venv / "bin" / "pytest", "-q", tests), cwd=failing.path / folder
+            ).stdout
+            assert "passed" in output
