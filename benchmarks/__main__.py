@@ -57,7 +57,7 @@ POSTGRESQL = (
     *isolation_cases("postgresql", ""),
     *isolation_cases("222 tables", "222 "),
 )
-# What the ways of isolating a test that others use should cost at least, in terms of `rollback`.
+# What the ways of isolating a test that others use should cost at least, in terms of `committed`.
 PEERS = {
     "sqlite": {"create_and_drop": -100},
     "postgresql": {"create_and_drop": -100, "truncate": -10, "clone": -10},
@@ -65,13 +65,13 @@ PEERS = {
 SHARDS = 8
 REQUESTS = (
     Case("inline", "test_requests.py::test_two_requests"),
-    Case("inline_committed", "test_requests.py::test_two_committed_requests"),
+    Case("inline_rollback", "test_requests.py::test_two_requests_rolled_back"),
     Case("threaded", "test_requests.py::test_two_requests", options=("--db-driver=threaded",)),
     Case("without_database", "test_requests.py::test_two_requests_without_database"),
     Case("postgresql", "test_requests.py::test_two_requests", project="postgresql"),
     Case(
-        "postgresql_committed",
-        "test_requests.py::test_two_committed_requests",
+        "postgresql_rollback",
+        "test_requests.py::test_two_requests_rolled_back",
         project="postgresql",
     ),
 )
@@ -171,10 +171,10 @@ class Bench:
         return [
             Row("An empty async test, pytest and pytest-asyncio alone", ms["bare"], "ms"),
             Row("An empty async test in the generated project", empty, "ms"),
-            *added("`session`, `rollback`", rollback, "the empty test", empty, 1),
-            *added("`session`, `committed`", committed, "the empty test", empty, 1),
-            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
+            *added("`session`, `committed`", committed, "the empty test", empty, 0.5),
+            *added("`session`, `rollback`", rollback, "the empty test", empty),
             *added("a committed row, `committed`", ms["row_committed"] - empty, "", empty),
+            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
             *self.comparison("sqlite"),
         ]
 
@@ -196,14 +196,14 @@ class Bench:
             text=True,
         ).stdout
         strategies, seconds = json.loads(output)
-        unit = seconds["rollback"]
+        unit = seconds["committed"]
         return [
             Row(
                 f"What {strategies[name][0]} adds to a test",
                 value * 1000,
                 "ms",
                 value / unit,
-                "`rollback`",
+                "`committed`",
                 PEERS[project].get(name),
             )
             for name, value in seconds.items()
@@ -217,15 +217,15 @@ class Bench:
         row = ms["row_committed"] - empty
         rows = [
             Row("An empty async test in the generated project", empty, "ms"),
-            *added("`session`, `rollback`", rollback, "the empty test", empty, 1),
-            *added("`session`, `committed`", ms["committed"] - empty, "the empty test", empty, 1.2),
-            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
+            *added("`session`, `committed`", ms["committed"] - empty, "the empty test", empty, 0.5),
+            *added("`session`, `rollback`", rollback, "the empty test", empty),
             *added("a committed row, `committed`", row, "", empty),
+            *added("a committed row, `rollback`", ms["row_rollback"] - empty, "", empty),
         ]
-        for name, limit in (("rollback", None), ("committed", 4)):
+        for name, limit in (("committed", 4), ("rollback", None)):
             cost = ms[f"222 {name}"] - many
             rows += added(f"`session`, `{name}`, 222 tables", cost, "the empty test", many, limit)
-        for name in ("rollback", "committed"):
+        for name in ("committed", "rollback"):
             cost = ms[f"222 row_{name}"] - many
             rows += added(f"a committed row, `{name}`, 222 tables", cost, "", many)
         rows += self.comparison("postgresql")
@@ -271,11 +271,12 @@ class Bench:
                 1.6,
             ),
             Row(
-                "The same, `committed`",
-                ms["inline_committed"],
+                "The same, `rollback`",
+                ms["inline_rollback"],
                 "ms",
-                ms["inline_committed"] / nothing,
-                "no database",
+                inline / ms["inline_rollback"],
+                "`rollback`, for `committed`",
+                1.05,
             ),
             Row(
                 "The same on threaded aiosqlite",
@@ -295,11 +296,12 @@ class Bench:
                 1.15,
             ),
             Row(
-                "The same on PostgreSQL, `committed`",
-                ms["postgresql_committed"],
+                "The same on PostgreSQL, `rollback`",
+                ms["postgresql_rollback"],
                 "ms",
-                ms["postgresql_committed"] / ms["postgresql"],
-                "`rollback`",
+                ms["postgresql"] / ms["postgresql_rollback"],
+                "`rollback`, for `committed`",
+                1.05,
             ),
         ]
 

@@ -19,11 +19,11 @@ async def commit_a_row(session: AsyncSession) -> None:
 
 
 @every
+@pytest.mark.rollback
 async def test_row_rollback(number: int, session: AsyncSession) -> None:
     await commit_a_row(session)
 
 
 @every
-@pytest.mark.committed
 async def test_row_committed(number: int, session: AsyncSession) -> None:
     await commit_a_row(session)

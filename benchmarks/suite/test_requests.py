@@ -36,8 +36,8 @@ async def test_two_requests(number: int, user_client: httpx2.AsyncClient) -> Non
 
 
 @every
-@pytest.mark.committed
-async def test_two_committed_requests(number: int, user_client: httpx2.AsyncClient) -> None:
+@pytest.mark.rollback
+async def test_two_requests_rolled_back(number: int, user_client: httpx2.AsyncClient) -> None:
     await create_and_read(user_client)
 
 

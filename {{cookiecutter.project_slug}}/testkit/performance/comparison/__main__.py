@@ -17,8 +17,8 @@ from testkit.performance import ledger
 
 STRATEGIES = {
     "no_database": ("no database", 500),
-    "rollback": ("`rollback`", 500),
     "committed": ("`committed`", 500),
+    "rollback": ("`rollback`", 500),
     "rollback_without_savepoints": ("rollback without savepoints", 500),
     "new_engine": ("a new engine for each test", 50),
     "clone": ("a clone of the template for each test", 50),
@@ -26,7 +26,7 @@ STRATEGIES = {
     "create_and_drop": ("create_all and drop_all for each test", 50),
 }
 BASE = "no_database"
-UNIT = "rollback"
+UNIT = "committed"
 FILE = Path(__file__).with_name("strategies.py")
 
 

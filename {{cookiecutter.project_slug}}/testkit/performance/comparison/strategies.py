@@ -50,6 +50,7 @@ async def test_no_database(number: int) -> None:
 
 
 @every
+@pytest.mark.rollback
 async def test_rollback(number: int, session: AsyncSession) -> None:
     pass
 
@@ -152,5 +153,6 @@ async def rolled_back(engine_with_tables: AsyncEngine) -> AsyncIterator[AsyncSes
 
 
 @every
+@pytest.mark.rollback
 async def test_rollback_without_savepoints(number: int, rolled_back: AsyncSession) -> None:
     pass
