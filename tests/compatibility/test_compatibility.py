@@ -25,7 +25,10 @@ def test_libraries(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
     python = project.venv / "bin" / "python"
     run("uv", "pip", "install", "-q", "--python", python, *LIBRARIES, cwd=project.path)
-    shutil.copytree(SUITE, project.path / "tests" / "compatibility")
+    (project.path / "tests" / "compatibility").mkdir()
+    for path in SUITE.iterdir():
+        name = f"test_{path.name}" if path.suffix == ".py" else path.name
+        shutil.copy(path, project.path / "tests" / "compatibility" / name)
     # As the guide has it for respx.
     conftest = project.path / "tests" / "conftest.py"
     text = conftest.read_text().replace(
@@ -107,7 +110,9 @@ class TestOptions:
 
         assert "1 failed, 2 deselected" in failing.pytest(*tests, "--lf", check=False).stdout
         assert "1 failed, 1 passed" in failing.pytest(*tests, "--ff", check=False).stdout
-        assert "1 failed in" in failing.pytest(*tests, "-x", "--ff", check=False).stdout
+        assert (
+            "1 failed, 1 deselected in" in failing.pytest(*tests, "-x", "--ff", check=False).stdout
+        )
 
     def test_another_working_directory(self, failing: Project) -> None:
         for folder, tests in (("tests", "test_health.py"), ("app", "../tests/test_health.py")):
