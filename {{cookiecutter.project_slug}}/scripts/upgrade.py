@@ -122,17 +122,20 @@ def upgrade(version: str | None) -> None:
         if version is None or template.is_in_project(version):
             print("There is nothing to take over: the project has all of it already.")
             return
-        tree = merge(version)
+        tree, conflicts = merge(version)
         changes = f"What has changed:\n\n{template.changes_until(version)}\n"
 
-    print(f"{version} is merged.", flush=True)
-    if problems := leftovers():
-        fail(
-            "Some of it has to be merged by hand. Look for conflict markers, and take over what\n"
-            f"the .rej files say, before you delete them:\n\n{problems}\n\n"
-            f"Then run `make check`. To have none of it: `git reset --hard`. {changes}"
-        )
-    if not is_green(tree):
+    with taken_back_when_interrupted(tree):
+        replace("HEAD", tree, conflicts)
+        print(f"{version} is merged.", flush=True)
+        if problems := leftovers():
+            fail(
+                "Some of it has to be merged by hand. Look for conflict markers, and take over what\n"
+                f"the .rej files say, before you delete them:\n\n{problems}\n\n"
+                f"Then run `make check`. To have none of it: `git reset --hard`. {changes}"
+            )
+        is_green = run_checks()
+    if not is_green:
         fail(
             f"{version} is merged, but `make check` fails. Mend it, or take all of it back with\n"
             f"`git reset --hard`. {changes}"
@@ -141,8 +144,9 @@ def upgrade(version: str | None) -> None:
     print("Look at it with `git diff HEAD`, and commit it.")
 
 
-def merge(version: str) -> str:
-    """Brings into this working tree and its index what cruft merges. Returns git's tree of it."""
+def merge(version: str) -> tuple[str, str]:
+    """Lets cruft merge in a copy. Returns git's tree of the result, and the entries of its index that
+    are not merged."""
     prefix = git("rev-parse", "--show-prefix").strip()
     git("worktree", "prune")  # of a program that was killed
     with TemporaryDirectory() as folder:
@@ -166,8 +170,7 @@ def merge(version: str) -> str:
             tree = git("write-tree", cwd=copy).strip()
         finally:
             git("worktree", "remove", "--force", copy)
-    replace("HEAD", tree, conflicts)
-    return tree
+    return tree, conflicts
 
 
 def replace(before: str, after: str, conflicts: str = "") -> None:
@@ -184,14 +187,19 @@ def replace(before: str, after: str, conflicts: str = "") -> None:
         signal.signal(number, handler)
 
 
-def is_green(tree: str) -> bool:
-    """Whether `make check` succeeds; takes everything back when it is interrupted."""
+def run_checks() -> bool:
+    """Whether `make check` succeeds."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    return subprocess.run(["make", "check"], cwd=ROOT, env=environment).returncode == 0
+
+
+@contextmanager
+def taken_back_when_interrupted(tree: str) -> Iterator[None]:
     lock = ROOT / "uv.lock"  # which follows `pyproject.toml`
     locked = lock.read_bytes() if lock.exists() else None
     try:
-        return subprocess.run(["make", "check"], cwd=ROOT, env=environment).returncode == 0
-    except BaseException:
+        yield
+    except KeyboardInterrupt:
         replace(tree, "HEAD")
         if locked is None:
             lock.unlink(missing_ok=True)
