@@ -41,8 +41,8 @@ def test_snippets(followed: Project) -> None:
     (followed.path / "app" / "services" / "sms.py").unlink()
 
     guides = sorted(str(path) for path in followed.path.glob("tests/test_guide_*.py"))
-    former = "tests/users/test_former_users.py"
-    assert "13 passed" in followed.pytest(*guides, former).stdout
+    named = ("tests/users/test_former_users.py", "tests/products/test_price_without_rates.py")
+    assert "14 passed" in followed.pytest(*guides, *named).stdout
     for tool in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         followed.run(*tool)
 

@@ -13,10 +13,18 @@ from tests.conftest import ROOT, Project, run
 GENERATED = {
     "app": {"app"},
     # Domains meet in `app.api`, and know each other by their front only.
-    "app.users": {"app.database", "app.errors", "app.services", "app.settings"},
+    "app.users": {
+        *("app.database", "app.errors", "app.jobs", "app.services", "app.settings"),
+        "app.throttle",
+    },
     "app.products": {"app.database", "app.errors", "app.services", "app.users"},
-    "app.services": {"app.errors", "app.settings"},
+    "app.services": {"app.database", "app.errors", "app.settings"},
     "app.database": set(),
+    "app.health": {"app.database", "app.errors"},
+    "app.http": {"app.errors", "app.settings"},
+    "app.jobs": {"app.database", "app.services"},
+    "app.openapi": {"app.errors"},
+    "app.throttle": {"app.errors", "app.settings"},
     "app.engine": set(),
     "app.errors": set(),
     "app.settings": {"app.engine"},

@@ -5,7 +5,7 @@ from alembic import op
 from tests.benchmark.schema import add_tables
 
 revision = "bench"
-down_revision = "0002"
+down_revision = "0004"
 
 
 def upgrade() -> None:

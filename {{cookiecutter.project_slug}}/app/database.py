@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, TypeDecorator
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.elements import KeyedColumnElement
 from starlette.requests import HTTPConnection
 
 # Migrations can only drop or change a constraint that has a name.
@@ -20,6 +22,18 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> bool:
+    """Whether the row was refused because another one has the same value in this column."""
+    table = column.table
+    rules = [*table.indexes, *table.constraints]
+    names = [rule.name for rule in rules if list(getattr(rule, "columns", [])) == [column]]
+    # Databases name the rule, or the column.
+    said = str(error.orig)
+    return any(f'"{name}"' in said for name in names) or said.endswith(
+        f" {table.name}.{column.name}"
+    )
 
 
 class Base(DeclarativeBase):
@@ -52,10 +66,10 @@ class Money(TypeDecorator[Decimal]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+    def process_bind_param(self, value: Decimal | int | None, dialect: Dialect) -> int | None:
         if value is None:
             return None
-        hundredths = value.scaleb(2)
+        hundredths = Decimal(value).scaleb(2)  # also of an int
         if hundredths != int(hundredths):
             raise ValueError(f"{value} has more than two decimals")
         return int(hundredths)

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
@@ -23,8 +24,19 @@ class EngineSettings(BaseSettings):
 
 
 def create_engine(url: str, **options: Any) -> AsyncEngine:
-    """An engine; `options` go to SQLAlchemy."""
-    return create_async_engine(url, **options)
+    """An engine that keeps values out of errors and logs; `options` go to SQLAlchemy."""
+    engine = create_async_engine(url, **{"hide_parameters": True} | options)
+    event.listen(engine.sync_engine, "handle_error", _hide_row)
+    return engine
+
+
+def _hide_row(context: ExceptionContext) -> None:
+    """Takes away what PostgreSQL quotes of a row that it refuses: an address, or a hash."""
+    for error in filter(None, (context.sqlalchemy_exception, context.original_exception)):
+        error.args = tuple(str(text).partition("\nDETAIL:")[0] for text in error.args)
+    cause: Any = getattr(context.original_exception, "__cause__", None)
+    if hasattr(cause, "detail"):
+        cause.detail = None
 
 
 def engine_options(settings: EngineSettings) -> dict[str, Any]:

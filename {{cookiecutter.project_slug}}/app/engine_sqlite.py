@@ -1,5 +1,8 @@
 """How this service connects to SQLite."""
 
+import asyncio
+import sqlite3
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -8,6 +11,9 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
+
+DRIVER_TIMEOUT = 5.0  # seconds, where nothing else is said
 
 
 class EngineSettings(BaseSettings):
@@ -17,10 +23,16 @@ class EngineSettings(BaseSettings):
 
 
 def create_engine(url: str, **options: Any) -> AsyncEngine:
-    """An engine whose transactions are what they claim to be; `options` go to SQLAlchemy."""
-    engine = create_async_engine(url, **options)
+    """An engine whose transactions are what they claim to be, and which keeps values out of errors and
+    logs; `options` go to SQLAlchemy."""
+    engine = create_async_engine(url, **{"hide_parameters": True} | options)
+    writers = Writers(options.get("connect_args", {}).get("timeout", DRIVER_TIMEOUT))
     event.listen(engine.sync_engine, "connect", _configure)
-    event.listen(engine.sync_engine, "begin", _begin)
+    event.listen(engine.sync_engine, "begin", partial(_begin, writers))
+    for end in ("commit", "rollback"):
+        event.listen(engine.sync_engine, end, writers.leave)
+    for end in ("checkin", "invalidate"):
+        event.listen(engine.pool, end, writers.leave_record)
     return engine
 
 
@@ -50,10 +62,47 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
+class Writers:
+    """Lets those of this process write in turn, first come, first served.
+
+    SQLite lets a writer try again and again, and with many of them one may never come in.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout  # seconds
+        self._turn = asyncio.Lock()
+
+    def enter(self, connection: Connection) -> None:
+        await_only(self._wait())
+        connection.info["is_writing"] = True
+
+    async def _wait(self) -> None:
+        if not self._turn.locked():
+            await self._turn.acquire()
+            return
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise sqlite3.OperationalError("database is locked") from None
+
+    def leave(self, connection: Connection) -> None:
+        self._leave(connection.info)
+
+    def leave_record(self, _connection: Any, record: ConnectionPoolEntry, *_: Any) -> None:
+        self._leave(record.info)
+
+    def _leave(self, info: dict[Any, Any]) -> None:
+        if info.pop("is_writing", False):
+            self._turn.release()
+
+
+def _begin(writers: Writers, connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once when another one has written
     # in between (SQLITE_BUSY_SNAPSHOT), so whoever may write asks for the lock first and waits.
     read_only = connection.get_execution_options().get("read_only", False)
+    if not read_only:
+        writers.enter(connection)
     # Straight on the driver's cursor: through SQLAlchemy it would take three times as long.
     cursor = connection.connection.cursor()
     cursor.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")

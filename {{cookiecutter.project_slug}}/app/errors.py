@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +23,14 @@ class AppError(Exception):
     `status` is the HTTP status, `code` a constant for programs, `detail` a sentence for people.
     """
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
+        self.headers = headers
 
 
 class Problem(BaseModel):
@@ -46,7 +50,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-def _problem(
+def problem(
     status: int,
     detail: str,
     *,
@@ -54,6 +58,7 @@ def _problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> ProblemResponse:
+    """The response itself, for what cannot raise an `AppError`. `members` are added to the document."""
     standard = HTTPStatus(status)
     problem = Problem(
         title=standard.phrase, status=status, code=code or standard.name, detail=detail
@@ -63,19 +68,62 @@ def _problem(
     )
 
 
+class UnexpectedErrors:
+    """Answers what nobody has foreseen like any other error, and reports it once.
+
+    Starlette would answer and raise it again, so that the server logs it a second time and closes the
+    connection, with the next request of the client on it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noting)
+        except Exception as error:
+            if has_started:  # only a broken connection tells the client that this is not all of it
+                raise
+            await problem(500, "Something went wrong on our side.")(scope, receive, send)
+            scope["app"].state.report_error(error)
+
+
+def report_error(error: Exception) -> None:
+    """What happens to an unexpected error. `app.state.report_error` may be another function."""
+    logger.error("unexpected error", exc_info=error)
+
+
 def install_error_handlers(app: FastAPI) -> None:
+    app.state.report_error = report_error
+    app.add_middleware(UnexpectedErrors)
+
     @app.exception_handler(AppError)
     async def on_app_error(_request: Request, error: AppError) -> ProblemResponse:
-        return _problem(error.status, error.detail, code=error.code)
+        return problem(error.status, error.detail, code=error.code, headers=error.headers)
 
     @app.exception_handler(HTTPException)
-    async def on_http_exception(_request: Request, error: HTTPException) -> ProblemResponse:
+    async def on_http_exception(request: Request, error: HTTPException) -> ProblemResponse:
         # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
         raw: Any = error.detail
         code, detail = (raw["code"], raw["reason"]) if isinstance(raw, dict) else (raw, raw)
         if not re.fullmatch(r"[A-Z][A-Z_]+", code):
             code = None
-        return _problem(error.status_code, detail, code=code, headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 401:
+            headers.setdefault("WWW-Authenticate", "Bearer")
+        elif error.status_code == 405:
+            headers["Allow"] = ", ".join(request.app.state.allowed_methods(request.url.path))
+        return problem(error.status_code, detail, code=code, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(
@@ -85,9 +133,4 @@ def install_error_handlers(app: FastAPI) -> None:
         errors = [
             {key: problem[key] for key in ("loc", "msg", "type")} for problem in error.errors()
         ]
-        return _problem(422, "The request is not valid.", code="INVALID_REQUEST", errors=errors)
-
-    @app.exception_handler(Exception)
-    async def on_unexpected_error(_request: Request, error: Exception) -> ProblemResponse:
-        logger.error("unexpected error", exc_info=error)
-        return _problem(500, "Something went wrong on our side.")
+        return problem(422, "The request is not valid.", code="INVALID_REQUEST", errors=errors)

@@ -1,11 +1,18 @@
 """Two questions for whoever runs this service: is it alive, and can it work?"""
 
+import asyncio
+from functools import cache
+from pathlib import Path
+
 from fastapi import APIRouter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import SessionDep
+from app.database import sessionmaker
 from app.errors import AppError, problem_responses
+
+READY_TIMEOUT = 1.5  # seconds
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -17,10 +24,43 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/ready", responses=problem_responses(503))
-async def ready(session: SessionDep) -> dict[str, str]:
-    """The database answers too."""
+async def ready() -> dict[str, str]:
+    """The database answers too, and has been migrated."""
+    # Not `asyncio.timeout`: to cancel what waits for a frozen server may take as long again.
+    look = asyncio.create_task(_revision())
+    done, _ = await asyncio.wait([look], timeout=READY_TIMEOUT)
+    if not done:
+        look.cancel()
+        raise AppError(503, "DATABASE_TIMEOUT", "The database does not answer in time.")
     try:
-        await session.execute(text("SELECT 1"))
+        revision = look.result()
     except (SQLAlchemyError, OSError) as error:
         raise AppError(503, "DATABASE_UNAVAILABLE", "The database does not answer.") from error
+    if revision is None or revision in outdated_revisions():
+        raise AppError(503, "DATABASE_NOT_MIGRATED", "The database has to be migrated.")
     return {"status": "ok"}
+
+
+async def _revision() -> str | None:
+    """The revision of the schema; `None` if it was never migrated."""
+    async with sessionmaker() as session:
+        await session.connection(execution_options={"read_only": True})
+        try:
+            found = await session.execute(text("SELECT version_num FROM alembic_version"))
+        except SQLAlchemyError:
+            await session.rollback()
+            await session.execute(text("SELECT 1"))  # it answers: the table is missing
+            return None
+        revision: str | None = found.scalar()
+        return revision
+
+
+@cache
+def outdated_revisions() -> frozenset[str]:
+    """All but the newest. One that is not known here is newer, as while the next version is deployed."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(MIGRATIONS))
+    return frozenset(revision.revision for revision in script.walk_revisions()) - set(
+        script.get_heads()
+    )

@@ -1,7 +1,7 @@
 """The application: everything is put together here, and nowhere else."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 from fastapi import FastAPI
@@ -10,8 +10,12 @@ from app import api, health, models  # noqa: F401  # every table, also those tha
 from app.database import sessionmaker
 from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers
+from app.http import install_conventions
+from app.jobs.worker import running_worker
+from app.openapi import install_openapi
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.throttle import install_throttle
 
 
 @asynccontextmanager
@@ -19,20 +23,29 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = create_engine(settings.database_url, **engine_options(settings))
     sessionmaker.configure(bind=engine)
-    async with httpx2.AsyncClient(timeout=5) as app.state.http_client:
+    async with AsyncExitStack() as resources:
+        resources.push_async_callback(engine.dispose)
+        app.state.http_client = await resources.enter_async_context(httpx2.AsyncClient(timeout=5))
+        if settings.jobs_in_process:
+            await resources.enter_async_context(running_worker(app))
         yield
-    await engine.dispose()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without `settings`, they come from the environment and from `.env`."""
+    settings = settings or load_settings()
     app = FastAPI(
         title={{ cookiecutter.__project_name_literal }},
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.has_docs else None,
+        max_body_size=settings.max_body_size,
     )
-    app.state.settings = settings or load_settings()
+    app.state.settings = settings
     app.state.services = Services(app)
     install_error_handlers(app)
+    install_conventions(app, settings)
+    install_throttle(app)
+    install_openapi(app)
     app.include_router(health.router)
     app.include_router(api.router)
     return app

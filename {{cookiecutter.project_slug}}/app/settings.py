@@ -4,8 +4,8 @@ from functools import cache
 from typing import Annotated, Literal, Self
 
 from fastapi import Depends, Request
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.engine import EngineSettings
 
@@ -18,6 +18,25 @@ MINIMUM_ARGON2_TIME_COST = 2
 MINIMUM_ARGON2_MEMORY_COST = 19_456  # KiB
 
 
+Listed = Annotated[
+    list[str],
+    NoDecode,
+    BeforeValidator(
+        lambda value: (
+            [part.strip() for part in value.split(",") if part.strip()]
+            if isinstance(value, str)
+            else value
+        )
+    ),
+]
+
+
+# As the library `limits` writes it; empty is no limit.
+Rate = Annotated[
+    str, Field(pattern=r"^(\d+\s*(/|per)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?)?$")
+]
+
+
 class Settings(EngineSettings):
     """One attribute per variable: `database_url` is read from `DATABASE_URL`."""
 
@@ -27,6 +46,9 @@ class Settings(EngineSettings):
     database_url: str = "{{ cookiecutter.__database_url }}"
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     access_token_lifetime: int = Field(default=3600, gt=0, description="seconds")
+    register_tells_taken: bool = Field(
+        default=True, description="false: the owner of the address is told instead, by mail"
+    )
 
     argon2_time_cost: int = Field(default=3, ge=1)
     argon2_memory_cost: int = Field(default=65_536, ge=8, description="KiB")
@@ -37,9 +59,27 @@ class Settings(EngineSettings):
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
     smtp_starttls: bool = False
+    smtp_tls: bool = Field(default=False, description="from the start, as always on port 465")
+    smtp_ca_file: str | None = Field(default=None, description="for a certificate of your own")
     email_from: str = "noreply@example.com"
 
     exchange_rates_url: str = "https://api.frankfurter.dev/v1"
+
+    docs: bool | None = Field(default=None, description="unset: everywhere but in production")
+    cors_origins: Listed = Field(default=[], description="separated by commas")
+    allowed_hosts: Listed = Field(default=["*"], description="separated by commas")
+    redis_url: str | None = Field(default=None, description="counts tries for several processes")
+    throttle_login: Rate = "10/minute"
+    throttle_register: Rate = "20/hour"
+    throttle_mail: Rate = "5/hour"
+    jobs_in_process: bool = Field(
+        default=True, description="false where `python -m app worker` runs them"
+    )
+    max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
+
+    @property
+    def has_docs(self) -> bool:
+        return self.environment != "production" if self.docs is None else self.docs
 
     @model_validator(mode="after")
     def refuse_weak_secrets(self) -> Self:

@@ -156,9 +156,10 @@ class Isolation:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self._sessions: list[Session] = []
+        self._sessions: list[ObservingSession] = []
         self._admitted: dict[Session, str] = {}
         """The application's open transactions, each with the place that began it."""
+        self._tasks: dict[Session, Task | None] = {}
 
     async def begin(self) -> None:
         """Prepares everything for the test; the database is clean."""
@@ -181,7 +182,9 @@ class Isolation:
             expire_on_commit=False,
             info={"isolation": self},
         )
-        self._sessions.append(session.sync_session)
+        observing = session.sync_session
+        assert isinstance(observing, ObservingSession)
+        self._sessions.append(observing)
         return session
 
     def sync_session(self) -> Session:
@@ -200,14 +203,27 @@ class Isolation:
         if session not in self._admitted:
             self._take_turn()
             self._admitted[session] = call_site()
+            self._tasks[session] = responsible_task()
             self._end_idle_transactions()
 
     def note_commit(self, session: Session) -> None:
         """Called after a commit, if it released a savepoint."""
 
     def dismiss(self, session: Session) -> None:
+        self._tasks.pop(session, None)
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
+
+    def note_outside_call(self, what: str) -> None:
+        """Fails the test if the present task has a transaction open while it waits for others."""
+        task = responsible_task()
+        for session, place in self._admitted.items():
+            if self._tasks.get(session) is task:
+                note_fault(
+                    f"{what} is called, at {call_site()}, while the transaction that was begun at "
+                    f"{place} is open: its connection is held as long as the service outside takes, "
+                    "and its locks as well. End it before: `await session.commit()`."
+                )
 
     async def end(self, earlier_tasks: set[Task]) -> list[str]:
         """Closes what the test has left open, says what that was, and begins to undo the test."""
@@ -272,6 +288,8 @@ class Isolation:
     def _end_idle_transactions(self) -> None:
         """Ends what the test's own sessions have only read, as it would see old data otherwise."""
         for session in self._sessions:
+            if session.is_busy:  # something works in the background, beside the test
+                continue
             pending = unflushed(session)
             if pending or has_written(session):
                 what = f"changed {_named(pending)}" if pending else "written"
@@ -389,6 +407,13 @@ class Rollback(Isolation):
         if not self._admitted:
             self._turn_of = None
             self._turn.release()
+
+
+def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str) -> None:
+    """Call it when the application waits for a service outside: `what` is its method."""
+    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
+    if isolation is not None:
+        isolation.note_outside_call(f"`{what}`")
 
 
 def _named(instances: list[object]) -> str:

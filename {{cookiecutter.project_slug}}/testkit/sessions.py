@@ -1,6 +1,8 @@
 """The two kinds of sessions in a test: those of the test itself, and those of the application."""
 
 import re
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, Protocol
 
 from sqlalchemy import TextClause, event
@@ -24,15 +26,39 @@ class Judge(Protocol):
         """Its transaction has ended."""
 
 
+def _busy(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(session: Any, *args: Any, **kwargs: Any) -> Any:
+        was_busy, session.is_busy = session.is_busy, True
+        try:
+            return method(session, *args, **kwargs)
+        finally:
+            session.is_busy = was_busy
+
+    return call
+
+
 class ObservingSession(Session):
     """A session of the test. What it reads is what the database holds now.
 
     An answer from the identity map would hide what the application did or failed to do.
     """
 
+    is_busy = False
+    """It waits for the database; what another task sees of it meanwhile is not its final state."""
+
+    commit = _busy(Session.commit)
+    execute = _busy(Session.execute)
+    flush = _busy(Session.flush)
+    refresh = _busy(Session.refresh)
+    scalar = _busy(Session.scalar)
+    scalars = _busy(Session.scalars)
+
+    @_busy
     def get(self, *args: Any, **kwargs: Any) -> Any:
         return super().get(*args, **self._afresh(kwargs))
 
+    @_busy
     def get_one(self, *args: Any, **kwargs: Any) -> Any:
         return super().get_one(*args, **self._afresh(kwargs))
 

@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.factories",
     "tests.fixtures.mock_services",
+    "tests.fixtures.jobs",
     "tests.fixtures.client",
     "tests.fixtures.fast_auth",
 ]

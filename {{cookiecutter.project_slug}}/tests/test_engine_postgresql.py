@@ -1,12 +1,17 @@
 """The engine that serves requests keeps to the limits of the settings."""
 
+import traceback
+from typing import Any
+
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.engine import create_engine, engine_options
 from app.settings import Settings
+from app.users.manager import UserDatabase
+from app.users.models import User
 from testkit.databases import WorkerDatabase
 
 
@@ -24,3 +29,37 @@ async def test_slow_statement_is_cancelled(limited_engine: AsyncEngine) -> None:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await connection.execute(text("SELECT pg_sleep(5)"))
     await limited_engine.dispose()
+
+
+async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:
+    """Every look-up is this one, however the address is spelled."""
+    users = UserDatabase(session, User)
+    sent: list[str] = []
+
+    def note(*args: Any) -> None:
+        sent.append(args[2])
+
+    event.listen(session.get_bind().engine, "before_cursor_execute", note)
+    assert await users.get_by_email(f" {user.email.upper()} ")
+    event.remove(session.get_bind().engine, "before_cursor_execute", note)
+
+    await session.execute(
+        text("SET LOCAL enable_seqscan = off")
+    )  # the table is too small otherwise
+    plan = text(f"EXPLAIN {sent[0]}".replace("$1::VARCHAR", ":email"))
+    rows = (await session.execute(plan, {"email": user.email})).all()
+    assert "Index Scan using ix_users_email" in str(rows)
+    await session.rollback()
+
+
+async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User) -> None:
+    email = user.email
+    session.add(User(email=email, hashed_password="a secret hash"))
+
+    with pytest.raises(IntegrityError) as caught:
+        await session.commit()
+
+    said = "".join(traceback.format_exception(caught.value))
+    assert "ix_users_email" in said
+    assert email not in said
+    assert "a secret hash" not in said

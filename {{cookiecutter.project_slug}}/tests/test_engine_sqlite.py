@@ -1,13 +1,18 @@
 """The engine that serves requests keeps to the limits of the settings."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine import create_engine, engine_options
 from app.settings import Settings
+from app.users.manager import UserDatabase
+from app.users.models import User
 
 
 async def test_waits_for_a_writer_no_longer_than_it_may(tmp_path: Path) -> None:
@@ -20,3 +25,56 @@ async def test_waits_for_a_writer_no_longer_than_it_may(tmp_path: Path) -> None:
             with pytest.raises(sqlite3.OperationalError, match="database is locked"):
                 await other.execute(text("INSERT INTO notes VALUES (1)"))
     await engine.dispose()
+
+
+async def test_many_writers_come_in_turn(tmp_path: Path) -> None:
+    """Each of them waits for those before it only, and none as long as it may."""
+    options = engine_options(Settings(database_busy_timeout=1))
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/writers.db", **options)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE notes (number INTEGER)"))
+
+    async def write(number: int) -> None:
+        async with engine.begin() as writer:
+            await writer.execute(text("INSERT INTO notes VALUES (:number)"), {"number": number})
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(*(write(number) for number in range(10)))
+
+    async with engine.connect() as connection:
+        numbers = (await connection.scalars(text("SELECT number FROM notes"))).all()
+    assert sorted(numbers) == list(range(10))
+    await engine.dispose()
+
+
+async def test_writer_that_fails_lets_the_next_one_in(tmp_path: Path) -> None:
+    options = engine_options(Settings(database_busy_timeout=0.02))
+    url = f"sqlite+aiosqlite:///{tmp_path}/writers.db"
+    engine, another_process = create_engine(url, **options), create_engine(url, **options)
+
+    async with another_process.begin() as writer:
+        await writer.execute(text("CREATE TABLE notes (number INTEGER)"))
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            async with engine.begin():
+                pass
+    async with engine.begin() as writer:
+        await writer.execute(text("INSERT INTO notes VALUES (1)"))
+    await engine.dispose()
+    await another_process.dispose()
+
+
+async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:
+    """Every look-up is this one, however the address is spelled."""
+    users = UserDatabase(session, User)
+    sent: list[str] = []
+
+    def note(*args: Any) -> None:
+        sent.append(args[2])
+
+    event.listen(session.get_bind().engine, "before_cursor_execute", note)
+    assert await users.get_by_email(f" {user.email.upper()} ")
+    event.remove(session.get_bind().engine, "before_cursor_execute", note)
+
+    plan = text(f"EXPLAIN QUERY PLAN {sent[0]}".replace("?", ":email"))
+    rows = (await session.execute(plan, {"email": user.email})).all()
+    assert "USING INDEX ix_users_email (email=?)" in str(rows)

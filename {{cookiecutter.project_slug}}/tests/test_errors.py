@@ -1,10 +1,15 @@
+from collections.abc import AsyncIterator
+
 import httpx2
 import pytest
 from fastapi import HTTPException
+from fastapi.responses import StreamingResponse
 
 from app.errors import AppError
 from app.main import create_app
+from app.products.repository import ProductRepository
 from app.settings import Settings
+from tests.fixtures.client import create_client
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +29,15 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     async def crash() -> None:
         raise RuntimeError("secret detail")
 
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url="http://test")
+    @app.get("/breaks-off")
+    async def breaks_off() -> StreamingResponse:
+        async def chunks() -> AsyncIterator[str]:
+            yield "first"
+            raise RuntimeError("secret detail")
+
+        return StreamingResponse(chunks())
+
+    return create_client(app)
 
 
 async def test_application_error(failing_client: httpx2.AsyncClient) -> None:
@@ -50,12 +62,31 @@ async def test_http_exception_keeps_its_headers(failing_client: httpx2.AsyncClie
     assert response.json()["detail"] == "Who are you?"
 
 
-async def test_crash_tells_nothing(failing_client: httpx2.AsyncClient) -> None:
+async def test_crash_tells_nothing_and_is_logged_once(
+    failing_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     response = await failing_client.get("/crash")
 
     assert response.status_code == 500
     assert response.json()["code"] == "INTERNAL_SERVER_ERROR"
     assert "secret" not in response.text
+    (record,) = caplog.records
+    assert record.exc_info
+
+
+async def test_response_that_has_begun_is_broken_off(failing_client: httpx2.AsyncClient) -> None:
+    with pytest.raises(RuntimeError, match="secret"):
+        await failing_client.get("/breaks-off")
+
+
+async def test_error_nobody_has_foreseen_fails_the_test(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the fixture `client`: it is answered as in production, and raised."""
+    monkeypatch.setattr(ProductRepository, "page", None)
+
+    with pytest.raises(TypeError):
+        await client.get("/api/v1/products")
 
 
 @pytest.mark.parametrize(("method", "url", "status"), [("GET", "/no", 404), ("PUT", "/docs", 405)])

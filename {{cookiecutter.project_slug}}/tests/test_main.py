@@ -1,10 +1,12 @@
 """The application as a server runs it: with its lifespan, and an engine of its own."""
 
+import asyncio
 from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from app.database import sessionmaker
 from app.main import create_app
@@ -27,3 +29,16 @@ async def test_lifespan(tmp_path: Path) -> None:
 
     assert app.state.http_client.is_closed
     assert isinstance(app.state.http_client, httpx2.AsyncClient)
+
+
+def test_serves_within_its_lifespan(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/health/ready").status_code == 200
+
+
+async def test_jobs_may_run_elsewhere(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"jobs_in_process": False}))
+    before = len(asyncio.all_tasks())
+
+    async with app.router.lifespan_context(app):
+        assert len(asyncio.all_tasks()) == before

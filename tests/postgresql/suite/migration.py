@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "special"
-down_revision = "0002"
+down_revision = "0004"
 
 STATEMENTS = r"""
 CREATE EXTENSION hstore

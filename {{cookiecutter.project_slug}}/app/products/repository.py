@@ -7,8 +7,9 @@ from fastapi import Depends
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.exc import StaleDataError
 
-from app.database import SessionDep
+from app.database import SessionDep, violates_unique
 from app.errors import AppError
 from app.products.models import Product
 
@@ -20,7 +21,7 @@ class ProductRepository:
     async def get(self, product_id: int) -> Product:
         product = await self.session.get(Product, product_id)
         if product is None:
-            raise AppError(404, "PRODUCT_NOT_FOUND", f"There is no product {product_id}.")
+            raise not_found(product_id)
         return product
 
     async def page(self, *, limit: int, offset: int) -> tuple[Sequence[Product], int]:
@@ -46,13 +47,26 @@ class ProductRepository:
         await self.session.delete(product)
         await self.session.commit()
 
+    async def release(self) -> None:
+        """Ends the transaction, so that nobody waits for it while others are waited for."""
+        await self.session.commit()
+
     async def _commit(self, product: Product) -> None:
-        sku = product.sku
+        product_id, sku = product.id, product.sku
         try:
             await self.session.commit()
         except IntegrityError as error:
             await self.session.rollback()
+            if not violates_unique(error, Product.__table__.c.sku):
+                raise
             raise AppError(409, "SKU_TAKEN", f"Another product has the SKU {sku}.") from error
+        except StaleDataError as error:  # somebody else has deleted it in the meantime
+            await self.session.rollback()
+            raise not_found(product_id) from error
+
+
+def not_found(product_id: int) -> AppError:
+    return AppError(404, "PRODUCT_NOT_FOUND", f"There is no product {product_id}.")
 
 
 # Async, as FastAPI would call a class or a plain function in a thread.

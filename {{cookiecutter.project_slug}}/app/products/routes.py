@@ -1,7 +1,7 @@
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic_extra_types.currency_code import Currency
 
 from app.errors import problem_responses
@@ -22,8 +22,12 @@ from app.users import CurrentSuperuser, CurrentUser
 
 router = APIRouter(prefix="/products", tags=["products"])
 
+LARGEST_ID = 2**31 - 1  # what the column can hold
 
-async def get_product(product_id: int, products: ProductRepositoryDep) -> Product:
+
+async def get_product(
+    product_id: Annotated[int, Path(ge=1, le=LARGEST_ID)], products: ProductRepositoryDep
+) -> Product:
     return await products.get(product_id)
 
 
@@ -41,7 +45,7 @@ async def create_product(
 async def list_products(
     products: ProductRepositoryDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    offset: Annotated[int, Query(ge=0, le=LARGEST_ID)] = 0,
 ) -> ProductPage:
     items, total = await products.page(limit=limit, offset=offset)
     return ProductPage(
@@ -79,9 +83,13 @@ async def delete_product(
 
 @router.get("/{product_id}/price", responses=problem_responses(404, 422, 503))
 async def convert_price(
-    product: ProductDep, currency: Currency, exchange_rates: ExchangeRatesDep
+    product: ProductDep,
+    currency: Currency,
+    products: ProductRepositoryDep,
+    exchange_rates: ExchangeRatesDep,
 ) -> ConvertedPrice:
     """The price in another currency, at the latest rate."""
+    await products.release()
     rate = Decimal(1)
     if currency != product.currency:
         rate = await exchange_rates.rate(product.currency, currency)
@@ -89,6 +97,9 @@ async def convert_price(
 
 
 @router.get("/{product_id}/language", responses=problem_responses(404, 503))
-async def detect_language(product: ProductDep, language: LanguageDep) -> NameLanguage:
+async def detect_language(
+    product: ProductDep, products: ProductRepositoryDep, language: LanguageDep
+) -> NameLanguage:
     """The language that the product's name is written in, as an ISO 639-1 code."""
+    await products.release()
     return NameLanguage(language=await language.detect(product.name))

@@ -40,6 +40,11 @@ def provider(build: Build[Client]) -> Provider[Client]:
     return provide
 
 
+async def service(app: FastAPI, provider: Provider[Client]) -> Client:
+    """The client of a provider, outside of requests."""
+    return await provider(Request({"type": "http", "app": app}))
+
+
 class Services:
     """The clients that an application has built so far."""
 

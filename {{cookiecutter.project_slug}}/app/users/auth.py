@@ -3,25 +3,46 @@
 import uuid
 from typing import Annotated
 
+import jwt
 from fastapi import Depends
 from fastapi_users import FastAPIUsers
 from fastapi_users.authentication import AuthenticationBackend, BearerTransport, JWTStrategy
+from fastapi_users.exceptions import InvalidID
+from fastapi_users.jwt import decode_jwt, generate_jwt
 
 from app.settings import Settings, SettingsDep
 from app.users.manager import get_user_manager
 from app.users.models import User
 
 
-def create_jwt_strategy(settings: Settings) -> JWTStrategy[User, uuid.UUID]:
-    return JWTStrategy(
+class TokenStrategy(JWTStrategy[User, uuid.UUID]):
+    """Tokens that end with the password they were made under: they bear the user's `token_version`."""
+
+    async def write_token(self, user: User) -> str:
+        claims = {"sub": str(user.id), "aud": self.token_audience, "version": user.token_version}
+        return generate_jwt(claims, self.encode_key, self.lifetime_seconds, self.algorithm)
+
+    async def read_token(self, token: str | None, user_manager) -> User | None:  # type: ignore[no-untyped-def]
+        try:
+            claims = decode_jwt(token or "", self.decode_key, self.token_audience, [self.algorithm])
+            user: User | None = await user_manager.user_db.get(user_manager.parse_id(claims["sub"]))
+        except (jwt.PyJWTError, KeyError, InvalidID):
+            return None
+        return user if user and user.token_version == claims.get("version") else None
+
+
+def create_jwt_strategy(settings: Settings) -> TokenStrategy:
+    return TokenStrategy(
         secret=settings.secret_key.get_secret_value(),
         lifetime_seconds=settings.access_token_lifetime,
     )
 
 
-async def get_jwt_strategy(settings: SettingsDep) -> JWTStrategy[User, uuid.UUID]:
+async def get_jwt_strategy(settings: SettingsDep) -> TokenStrategy:
     return create_jwt_strategy(settings)
 
+
+StrategyDep = Annotated[TokenStrategy, Depends(get_jwt_strategy)]
 
 auth_backend = AuthenticationBackend(
     name="jwt",

@@ -1,105 +1,190 @@
-"""What happens to accounts: hashing, the rules for passwords, the mails about them."""
+"""What happens to accounts: who they belong to, and which tokens speak for them."""
 
 import uuid
 from collections.abc import AsyncIterator
-from functools import cache
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Depends, Request
+import jwt
+from fastapi import Depends, Request
+from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, InvalidPasswordException, UUIDIDMixin
-from fastapi_users.exceptions import UserAlreadyExists
-from fastapi_users.password import PasswordHelper
+from fastapi_users.exceptions import (
+    InvalidResetPasswordToken,
+    UserAlreadyExists,
+    UserInactive,
+    UserNotExists,
+)
+from fastapi_users.jwt import decode_jwt, generate_jwt
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
-from pwdlib.hashers.bcrypt import BcryptHasher
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
-from app.database import SessionDep
-from app.services.email import Email, EmailDep, EmailSender
+from app.database import SessionDep, violates_unique
+from app.errors import AppError
 from app.settings import Settings, SettingsDep
-from app.users.models import User
-from app.users.schemas import UserCreate
-
-MINIMUM_PASSWORD_LENGTH = 8
+from app.users import passwords
+from app.users.models import User, normalise
+from app.users.schemas import UserCreate, UserUpdate
 
 
 class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
-    """Takes an address that somebody else has registered in the meantime for what it is."""
+    """Tells apart what can go wrong when a user is stored."""
+
+    async def get_by_email(self, email: str) -> User | None:
+        if "\0" in email:  # no database can look for it
+            return None
+        user: User | None = await self.session.scalar(
+            select(User).where(User.__table__.c.email == normalise(email))
+        )
+        return user
 
     async def create(self, create_dict: dict[str, Any]) -> User:
         try:
             return await super().create(create_dict)
         except IntegrityError as error:
-            await self.session.rollback()
-            raise UserAlreadyExists from error
+            await self._explain(error)
+            raise
 
     async def update(self, user: User, update_dict: dict[str, Any]) -> User:
         try:
             return await super().update(user, update_dict)
         except IntegrityError as error:
+            await self._explain(error)
+            raise
+        except StaleDataError as error:
             await self.session.rollback()
+            raise AppError(404, "USER_NOT_FOUND", "The user has just been deleted.") from error
+
+    async def _explain(self, error: IntegrityError) -> None:
+        await self.session.rollback()
+        if violates_unique(error, User.__table__.c.email):
             raise UserAlreadyExists from error
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
-    def __init__(
-        self,
-        user_db: UserDatabase,
-        settings: Settings,
-        email: EmailSender,
-        background: BackgroundTasks,
-    ) -> None:
-        super().__init__(user_db, get_password_helper(settings))
+    """No transaction is open while a password is hashed."""
+
+    user_db: UserDatabase
+
+    def __init__(self, user_db: UserDatabase, settings: Settings) -> None:
+        super().__init__(user_db, passwords.get_password_helper(settings))
         secret = settings.secret_key.get_secret_value()
         self.reset_password_token_secret = secret
         self.verification_token_secret = secret
-        self.email = email
-        self.background = background
+
+    async def hash(self, password: str) -> str:
+        await self.user_db.session.commit()
+        return await passwords.in_thread(self.password_helper.hash, password)
+
+    async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User | None:
+        """Takes as long for an unknown address as for a wrong password."""
+        user = await self.user_db.get_by_email(credentials.username)
+        password = credentials.password[: passwords.MAXIMUM_LENGTH + 1]
+        if user is None:
+            await self.hash(password)
+            return None
+        if not await self.is_password_of(user, password):
+            return None
+        return user
+
+    async def is_password_of(self, user: User, password: str) -> bool:
+        await self.user_db.session.commit()
+        verified, newer_hash = await passwords.in_thread(
+            self.password_helper.verify_and_update, password, user.hashed_password
+        )
+        if verified and newer_hash is not None:
+            await self.user_db.update(user, {"hashed_password": newer_hash})
+        return verified
+
+    async def create(  # type: ignore[override]
+        self, user_create: UserCreate, safe: bool = False, request: Request | None = None
+    ) -> User:
+        """Takes as long for an address that is taken: the index says so, after the hashing."""
+        await self.validate_password(user_create.password, user_create)
+        values = (
+            user_create.create_update_dict() if safe else user_create.create_update_dict_superuser()
+        )
+        values["hashed_password"] = await self.hash(values.pop("password"))
+        return await self.user_db.create(values)
+
+    async def update(  # type: ignore[override]
+        self,
+        user_update: UserUpdate,
+        user: User,
+        safe: bool = False,
+        request: Request | None = None,
+    ) -> User:
+        changed = user_update.model_fields_set
+        if safe and (
+            "password" in changed or ("email" in changed and user_update.email != user.email)
+        ):
+            known = user_update.current_password or ""
+            if not await self.is_password_of(user, known):
+                raise InvalidPasswordException(
+                    "To change it, send your present password as `current_password`."
+                )
+        if "password" in changed and "email" in changed:
+            passwords.check(user_update.password, user_update.email)
+        return await super().update(user_update, user, safe, request)
+
+    async def _update(self, user: User, update_dict: dict[str, Any]) -> User:
+        values = dict(update_dict)
+        if "password" in values:
+            password = values.pop("password")
+            await self.validate_password(password, user)
+            values["hashed_password"] = await self.hash(password)
+            values["token_version"] = user.token_version + 1
+        if values.get("email", user.email) != user.email:
+            values.setdefault("is_verified", False)
+        return await self.user_db.update(user, values)
 
     async def validate_password(self, password: str, user: UserCreate | User) -> None:  # type: ignore[override]
-        if len(password) < MINIMUM_PASSWORD_LENGTH:
-            raise InvalidPasswordException(
-                f"A password has at least {MINIMUM_PASSWORD_LENGTH} characters."
-            )
-        if user.email.lower() in password.lower():
-            raise InvalidPasswordException("A password does not contain the e-mail address.")
+        passwords.check(password, user.email)
 
-    async def on_after_forgot_password(
-        self, user: User, token: str, request: Request | None = None
-    ) -> None:
-        self._send(user, "Reset your password", f"Your token to set a new password:\n\n{token}")
+    async def log_out_everywhere(self, user: User) -> None:
+        await self.user_db.update(user, {"token_version": user.token_version + 1})
 
-    async def on_after_request_verify(
-        self, user: User, token: str, request: Request | None = None
-    ) -> None:
-        self._send(user, "Verify your address", f"Your token to verify this address:\n\n{token}")
+    def reset_token(self, user: User) -> str:
+        """For one new password, while the present one and the address stay."""
+        claims = {
+            "sub": str(user.id),
+            "email": user.email,
+            "version": user.token_version,
+            "aud": self.reset_password_token_audience,
+        }
+        lifetime = self.reset_password_token_lifetime_seconds
+        return generate_jwt(claims, self.reset_password_token_secret, lifetime)
 
-    def _send(self, user: User, subject: str, body: str) -> None:
-        # After the response, so that its time does not tell which addresses have an account.
-        self.background.add_task(self.email.send, Email(user.email, subject, body))
+    def verification_token(self, user: User) -> str:
+        claims = {
+            "sub": str(user.id),
+            "email": user.email,
+            "aud": self.verification_token_audience,
+        }
+        lifetime = self.verification_token_lifetime_seconds
+        return generate_jwt(claims, self.verification_token_secret, lifetime)
 
-
-def get_password_helper(settings: Settings) -> PasswordHelper:
-    """Hashes with Argon2 at the cost that the settings name; verifies Argon2 and bcrypt."""
-    return _password_helper(
-        settings.argon2_time_cost, settings.argon2_memory_cost, settings.argon2_parallelism
-    )
-
-
-@cache
-def _password_helper(time_cost: int, memory_cost: int, parallelism: int) -> PasswordHelper:
-    argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
-    return PasswordHelper(PasswordHash((argon2, BcryptHasher())))
+    async def reset_password(
+        self, token: str, password: str, request: Request | None = None
+    ) -> User:
+        audience = [self.reset_password_token_audience]
+        try:
+            claims = decode_jwt(token, self.reset_password_token_secret, audience)
+            user = await self.get(self.parse_id(claims["sub"]))
+        except (jwt.PyJWTError, KeyError, UserNotExists) as error:
+            raise InvalidResetPasswordToken from error
+        if (claims.get("email"), claims.get("version")) != (user.email, user.token_version):
+            raise InvalidResetPasswordToken
+        if not user.is_active:
+            raise UserInactive
+        return await self._update(user, {"password": password})
 
 
 async def get_user_manager(
-    session: SessionDep,
-    settings: SettingsDep,
-    email: EmailDep,
-    background: BackgroundTasks,
+    session: SessionDep, settings: SettingsDep
 ) -> AsyncIterator[UserManager]:
-    yield UserManager(UserDatabase(session, User), settings, email, background)
+    yield UserManager(UserDatabase(session, User), settings)
 
 
 UserManagerDep = Annotated[UserManager, Depends(get_user_manager)]

@@ -1,15 +1,86 @@
 import uuid
+from typing import Annotated, Any
 
+from email_validator import EmailNotValidError, validate_email
 from fastapi_users import schemas
+from pydantic import AfterValidator, Field
+
+from app.users.models import normalise
+from app.users.passwords import MAXIMUM_LENGTH, MINIMUM_LENGTH
+
+ABSENT: Any = None  # a default is not validated, so null stays refused
+
+
+def to_ascii(email: str) -> str:
+    """The address as every mail server takes it: an international domain in its ASCII form."""
+    try:
+        found = validate_email(email.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise ValueError(f"value is not a valid email address: {error}") from None
+    if found.ascii_email is None:
+        raise ValueError("the part before the @ has letters that not every mail server takes")
+    return normalise(found.ascii_email)
+
+
+Email = Annotated[
+    str,
+    AfterValidator(to_ascii),
+    Field(max_length=320, json_schema_extra={"format": "email"}),
+]
+Password = Annotated[
+    str,
+    # What is wrong with a password is said by `passwords.check`, with a code of its own.
+    Field(
+        json_schema_extra={
+            "format": "password",
+            "minLength": MINIMUM_LENGTH,
+            "maxLength": MAXIMUM_LENGTH,
+        }
+    ),
+]
+Token = Annotated[str, Field(max_length=2000)]
 
 
 class UserRead(schemas.BaseUser[uuid.UUID]):
-    pass
+    email: str  # as it is kept
 
 
 class UserCreate(schemas.BaseUserCreate):
-    pass
+    """What a superuser alone may decide is ignored when somebody registers."""
+
+    email: Email
+    password: Password
+    is_active: bool = True
+    is_superuser: bool = False
+    is_verified: bool = False
+
+    def create_update_dict(self) -> dict[str, Any]:
+        return dict(super().create_update_dict())  # type: ignore[no-untyped-call]
+
+    def create_update_dict_superuser(self) -> dict[str, Any]:
+        return dict(super().create_update_dict_superuser())  # type: ignore[no-untyped-call]
 
 
 class UserUpdate(schemas.BaseUserUpdate):
-    pass
+    """Only the fields that are sent are changed; none of them can be set to null.
+
+    Who changes the own address or password has to know the `current_password`.
+    """
+
+    password: Password = ABSENT
+    email: Email = ABSENT
+    is_active: bool = ABSENT
+    is_superuser: bool = ABSENT
+    is_verified: bool = ABSENT
+    current_password: str = ABSENT
+
+    def create_update_dict(self) -> dict[str, Any]:
+        return self._without_current(super().create_update_dict())  # type: ignore[no-untyped-call]
+
+    def create_update_dict_superuser(self) -> dict[str, Any]:
+        return self._without_current(super().create_update_dict_superuser())  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _without_current(values: dict[str, Any]) -> dict[str, Any]:
+        values.pop("current_password", None)
+        return values

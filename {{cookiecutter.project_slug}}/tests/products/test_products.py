@@ -1,13 +1,17 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.errors import AppError
 from app.products.models import Product
+from app.products.repository import ProductRepository
 from tests.products.conftest import ProductFactory
 
 URL = "/api/v1/products"
@@ -110,6 +114,10 @@ class TestRead:
         assert response.status_code == 200
         assert response.json()["name"] == "Lamp"
 
+    @pytest.mark.parametrize("number", ["0", "-1", str(2**31), str(2**63), str(2**64), "1" * 500])
+    async def test_of_an_impossible_id(self, client: httpx2.AsyncClient, number: str) -> None:
+        assert (await client.get(f"{URL}/{number}")).status_code == 422
+
     async def test_of_an_unknown_product(self, client: httpx2.AsyncClient) -> None:
         response = await client.get(f"{URL}/1")
 
@@ -168,6 +176,36 @@ class TestUpdate:
 
     async def test_of_an_unknown_product(self, user_client: httpx2.AsyncClient) -> None:
         assert (await user_client.patch(f"{URL}/1", json={})).status_code == 404
+
+    async def test_that_races_with_its_deletion(
+        self, superuser_client: httpx2.AsyncClient, product_factory: ProductFactory
+    ) -> None:
+        for product in await product_factory.batch(10):
+            url = f"{URL}/{product.id}"
+            changes = [superuser_client.patch(url, json={"name": f"new {n}"}) for n in range(3)]
+
+            *changed, deleted = await asyncio.gather(*changes, superuser_client.delete(url))
+
+            assert deleted.status_code == 204
+            assert {response.status_code for response in changed} <= {200, 404}
+
+    async def test_of_a_product_that_has_just_gone(
+        self, session: AsyncSession, product_factory: ProductFactory
+    ) -> None:
+        product = await product_factory()
+        await session.execute(text("DELETE FROM products"))
+        await session.commit()
+
+        with pytest.raises(AppError, match="There is no product"):
+            await ProductRepository(session).update(product, {"name": "new"})
+
+    async def test_takes_no_other_mistake_for_a_taken_sku(
+        self, session: AsyncSession, product_factory: ProductFactory
+    ) -> None:
+        product = await product_factory()
+
+        with pytest.raises(IntegrityError):
+            await ProductRepository(session).update(product, {"price": 0})
 
 
 class TestDelete:

@@ -1,9 +1,17 @@
 """The real client, against a server that is as short as SMTP allows."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.services.email import Email, EmailSender, SMTPEmailSender
 from app.settings import Settings
@@ -57,6 +65,8 @@ async def test_hands_the_mail_over(server: SMTPServer) -> None:
     await sender(server).send(EMAIL)
 
     assert b"To: ada@example.com" in server.message
+    assert b"\r\nDate: " in server.message
+    assert b"\r\nMessage-ID: <" in server.message
     assert b"Subject: =?utf-8?" in server.message
     assert server.message.rstrip(b".\r\n").endswith(b"Hello")
 
@@ -77,5 +87,74 @@ async def test_sends_nothing_without_the_encryption_it_wants(server: SMTPServer)
 async def test_says_that_no_server_answers(server: SMTPServer) -> None:
     server.port = 1
 
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(OSError, match="does not take"):
         await sender(server).send(EMAIL)
+
+
+async def test_same_mail_has_the_same_id_and_two_forms(server: SMTPServer) -> None:
+    mail = replace(EMAIL, id="0815", html="<p>Hello</p>")
+
+    await sender(server, email_from="Shop <shop@example.com>").send(mail)
+
+    assert b"Message-ID: <0815@example.com>" in server.message
+    assert b"text/plain" in server.message
+    assert b"text/html" in server.message
+
+
+def make_certificate(folder: Path) -> Path:
+    """A file with a key and its certificate for 127.0.0.1, good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server of the tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+class TestTLS:
+    """The certificate is made here, and nobody else vouches for it."""
+
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> Path:
+        return make_certificate(tmp_path)
+
+    @pytest.fixture
+    async def tls_server(self, certificate: Path) -> AsyncIterator[SMTPServer]:
+        smtp = SMTPServer()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        async with await asyncio.start_server(smtp.serve, "127.0.0.1", ssl=context) as server:
+            smtp.port = server.sockets[0].getsockname()[1]
+            yield smtp
+
+    async def test_is_spoken_from_the_start(
+        self, tls_server: SMTPServer, certificate: Path
+    ) -> None:
+        await sender(tls_server, smtp_tls=True, smtp_ca_file=str(certificate)).send(EMAIL)
+
+        assert tls_server.message
+
+    async def test_refuses_a_certificate_that_nobody_vouches_for(
+        self, tls_server: SMTPServer
+    ) -> None:
+        with pytest.raises(OSError, match="certificate"):
+            await sender(tls_server, smtp_tls=True).send(EMAIL)
+
+        assert tls_server.message == b""

@@ -21,7 +21,9 @@ STOP_TIMEOUT = 10.0  # seconds
 class Server:
     """Uvicorn in a process of its own; what it prints goes to `log`."""
 
-    def __init__(self, database_url: str, exchange_rates_url: str, log: Path) -> None:
+    def __init__(
+        self, database_url: str, exchange_rates_url: str, log: Path, **environment: str
+    ) -> None:
         self.database_url = database_url
         self.log = log
         self._environment = {
@@ -31,6 +33,7 @@ class Server:
             "DATABASE_URL": database_url,
             "SECRET_KEY": secrets.token_urlsafe(48),
             "EXCHANGE_RATES_URL": exchange_rates_url,
+            **environment,
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

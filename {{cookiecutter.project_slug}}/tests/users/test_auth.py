@@ -1,11 +1,15 @@
 import asyncio
 import re
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import httpx2
+import jwt
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.settings import Settings
 from app.users.models import User
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
@@ -55,7 +59,6 @@ class TestRegister:
         assert response.status_code == 400
         assert response.json()["code"] == "REGISTER_USER_ALREADY_EXISTS"
 
-    @pytest.mark.committed
     async def test_gives_an_address_to_one_of_many_who_ask_at_once(
         self, client: httpx2.AsyncClient
     ) -> None:
@@ -69,7 +72,10 @@ class TestRegister:
         codes = [response.json().get("code") for response in responses]
         assert codes.count("REGISTER_USER_ALREADY_EXISTS") == 9
 
-    @pytest.mark.parametrize("password", ["short", "ada@example.com-1"])
+    @pytest.mark.parametrize(
+        "password",
+        ["short", "ada@example.com-1", "password", "Password1!", "12345678", " " * 8, "x" * 129],
+    )
     async def test_refuses_a_weak_password(self, client: httpx2.AsyncClient, password: str) -> None:
         response = await client.post(
             "/api/v1/auth/register", json={"email": "ada@example.com", "password": password}
@@ -78,13 +84,41 @@ class TestRegister:
         assert response.status_code == 400
         assert response.json()["code"] == "REGISTER_INVALID_PASSWORD"
 
-    async def test_refuses_what_is_no_address(self, client: httpx2.AsyncClient) -> None:
+    @pytest.mark.parametrize("email", ["ada", "ädä@example.com", "a\0@example.com", None])
+    async def test_refuses_what_is_no_address(
+        self, client: httpx2.AsyncClient, email: str | None
+    ) -> None:
         response = await client.post(
-            "/api/v1/auth/register", json={"email": "ada", "password": PASSWORD}
+            "/api/v1/auth/register", json={"email": email, "password": PASSWORD}
         )
 
         assert response.status_code == 422
         assert PASSWORD not in response.text
+
+    async def test_keeps_an_international_domain_in_ascii(self, client: httpx2.AsyncClient) -> None:
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": "ada@bücher.com", "password": PASSWORD}
+        )
+
+        assert response.json()["email"] == "ada@xn--bcher-kva.com"
+
+    async def test_may_tell_nobody_that_an_address_is_taken(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        mock_services: MockServices,
+        override_settings: Callable[..., None],
+    ) -> None:
+        override_settings(register_tells_taken=False)
+
+        response = await client.post(
+            "/api/v1/auth/register", json={"email": user.email, "password": PASSWORD}
+        )
+
+        assert response.status_code == 201
+        assert response.json()["id"] != str(user.id)
+        (mail,) = mock_services.email.outbox
+        assert (mail.to, mail.subject) == (user.email, "You have an account already")
 
 
 class TestLogin:
@@ -97,7 +131,8 @@ class TestLogin:
         assert me.json()["id"] == str(user.id)
 
     @pytest.mark.parametrize(
-        ("email", "password"), [(None, "a wrong password"), ("nobody@example.com", PASSWORD)]
+        ("email", "password"),
+        [(None, "a wrong password"), ("nobody@example.com", PASSWORD), ("a\0@b.example", PASSWORD)],
     )
     async def test_refuses_wrong_credentials(
         self, client: httpx2.AsyncClient, user: User, email: str | None, password: str
@@ -115,6 +150,45 @@ class TestLogin:
         response = await log_in(client, user.email, PASSWORD)
 
         assert response.status_code == 400
+
+    async def test_logs_out_everywhere(self, user_client: httpx2.AsyncClient) -> None:
+        assert (await user_client.post("/api/v1/auth/logout-everywhere")).status_code == 204
+
+        response = await user_client.get("/api/v1/users/me")
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize(
+        ("claims", "key", "algorithm"),
+        [
+            ({}, None, "none"),
+            ({}, "another-key-than-that-of-the-service", "HS256"),
+            ({"exp": 1}, None, "HS256"),
+            ({"aud": "another audience"}, None, "HS256"),
+            ({"sub": "nobody"}, None, "HS256"),
+            ({"sub": str(UUID(int=0))}, None, "HS256"),
+            ({"sub": None}, None, "HS256"),
+            ({"version": 7}, None, "HS256"),
+        ],
+    )
+    async def test_refuses_a_forged_token(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        settings: Settings,
+        claims: dict[str, Any],
+        key: str | None,
+        algorithm: str,
+    ) -> None:
+        valid = {"sub": str(user.id), "aud": ["fastapi-users:auth"], "version": 0}
+        key = "" if algorithm == "none" else key or settings.secret_key.get_secret_value()
+        token = jwt.encode(valid | claims, key, algorithm)
+
+        response = await client.get(
+            "/api/v1/users/me", headers={"Authorization": f"Bearer {token}"}
+        )
+
+        assert response.status_code == 401
 
     async def test_logout_answers(self, user_client: httpx2.AsyncClient) -> None:
         assert (await user_client.post("/api/v1/auth/logout")).status_code == 204
@@ -146,6 +220,39 @@ class TestResetPassword:
         assert response.status_code == 202
         assert mock_services.email.outbox == []
 
+    async def test_takes_a_token_once(
+        self, client: httpx2.AsyncClient, user: User, mock_services: MockServices
+    ) -> None:
+        await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+        answer = {"token": token_in_mail(mock_services), "password": NEW_PASSWORD}
+        weak = await client.post("/api/v1/auth/reset-password", json=answer | {"password": "weak"})
+        assert weak.json()["code"] == "RESET_PASSWORD_INVALID_PASSWORD"
+
+        first, second = [
+            await client.post("/api/v1/auth/reset-password", json=answer) for _ in range(2)
+        ]
+
+        assert (first.status_code, second.status_code) == (200, 400)
+
+    async def test_is_not_for_users_who_have_left(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        session: AsyncSession,
+        mock_services: MockServices,
+    ) -> None:
+        await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+        user.is_active = False
+        session.add(user)
+        await session.commit()
+
+        response = await client.post(
+            "/api/v1/auth/reset-password",
+            json={"token": token_in_mail(mock_services), "password": NEW_PASSWORD},
+        )
+
+        assert response.status_code == 400
+
     async def test_refuses_a_wrong_token(self, client: httpx2.AsyncClient) -> None:
         response = await client.post(
             "/api/v1/auth/reset-password", json={"token": "wrong", "password": NEW_PASSWORD}
@@ -170,6 +277,12 @@ class TestVerify:
 
         assert response.status_code == 200
         assert response.json()["is_verified"] is True
+        again = await client.post(
+            "/api/v1/auth/verify", json={"token": token_in_mail(mock_services)}
+        )
+        assert again.json()["code"] == "VERIFY_USER_ALREADY_VERIFIED"
+        await client.post("/api/v1/auth/request-verify-token", json={"email": user.email})
+        assert len(mock_services.email.outbox) == 1
 
     async def test_refuses_a_wrong_token(self, client: httpx2.AsyncClient) -> None:
         response = await client.post("/api/v1/auth/verify", json={"token": "wrong"})

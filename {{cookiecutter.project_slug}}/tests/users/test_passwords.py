@@ -7,8 +7,8 @@ import pytest
 from pwdlib.hashers.bcrypt import BcryptHasher
 
 from app.settings import Settings
-from app.users.manager import get_password_helper
 from app.users.models import User
+from app.users.passwords import get_password_helper
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
 

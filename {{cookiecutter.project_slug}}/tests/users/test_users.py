@@ -1,10 +1,15 @@
 import httpx2
 import pytest
 from fastapi_users.exceptions import UserAlreadyExists
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.users.manager import UserDatabase
+from app.errors import AppError
+from app.settings import Settings
+from app.users.manager import UserDatabase, UserManager
 from app.users.models import User
+from app.users.schemas import UserCreate
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
 
@@ -16,24 +21,70 @@ class TestMe:
         assert response.status_code == 200
         assert response.json()["email"] == user.email
 
-    async def test_changes_the_own_account(self, user_client: httpx2.AsyncClient) -> None:
-        response = await user_client.patch("/api/v1/users/me", json={"email": "new@example.com"})
+    async def test_changes_the_own_address(self, user_client: httpx2.AsyncClient) -> None:
+        response = await user_client.patch(
+            "/api/v1/users/me", json={"email": "New@Example.com", "current_password": PASSWORD}
+        )
 
         assert response.status_code == 200
         assert response.json()["email"] == "new@example.com"
+        assert response.json()["is_verified"] is False
 
     async def test_changes_the_own_password(
         self, user_client: httpx2.AsyncClient, user: User
     ) -> None:
         password = "another horse battery staple"
 
-        response = await user_client.patch("/api/v1/users/me", json={"password": password})
+        response = await user_client.patch(
+            "/api/v1/users/me", json={"password": password, "current_password": PASSWORD}
+        )
 
         assert response.status_code == 200
         login = await user_client.post(
             "/api/v1/auth/login", data={"username": user.email, "password": password}
         )
         assert login.status_code == 200
+        assert (await user_client.get("/api/v1/users/me")).status_code == 401
+
+    @pytest.mark.parametrize("change", [{"password": "a new password"}, {"email": "a@b.example"}])
+    @pytest.mark.parametrize("known", [{}, {"current_password": "wrong"}])
+    async def test_needs_the_password_to_change_it_or_the_address(
+        self, user_client: httpx2.AsyncClient, change: dict[str, str], known: dict[str, str]
+    ) -> None:
+        response = await user_client.patch("/api/v1/users/me", json=change | known)
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "UPDATE_USER_INVALID_PASSWORD"
+
+    async def test_new_password_is_not_the_new_address(
+        self, user_client: httpx2.AsyncClient
+    ) -> None:
+        change = {"email": "eve@example.com", "password": "eve@example.com"}
+
+        response = await user_client.patch(
+            "/api/v1/users/me", json=change | {"current_password": PASSWORD}
+        )
+
+        assert response.status_code == 400
+
+    @pytest.mark.parametrize(
+        "name", ["email", "password", "is_active", "is_superuser", "is_verified"]
+    )
+    async def test_sets_nothing_to_null(self, user_client: httpx2.AsyncClient, name: str) -> None:
+        response = await user_client.patch("/api/v1/users/me", json={name: None})
+
+        assert response.status_code == 422
+
+    async def test_takes_no_address_of_somebody_else(
+        self, user_client: httpx2.AsyncClient, superuser: User
+    ) -> None:
+        response = await user_client.patch(
+            "/api/v1/users/me",
+            json={"email": superuser.email.upper(), "current_password": PASSWORD},
+        )
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "UPDATE_USER_EMAIL_ALREADY_EXISTS"
 
     @pytest.mark.parametrize("token", [None, "not-a-token"])
     async def test_needs_a_token(self, client: httpx2.AsyncClient, token: str | None) -> None:
@@ -84,6 +135,16 @@ class TestAdministration:
         assert login.status_code == 200
 
 
+async def test_superusers_are_made_by_programs(session: AsyncSession, settings: Settings) -> None:
+    manager = UserManager(UserDatabase(session, User), settings)
+
+    user = await manager.create(
+        UserCreate(email="root@example.com", password=PASSWORD, is_superuser=True)
+    )
+
+    assert user.is_superuser
+
+
 class TestStoring:
     """An address can be taken between the moment it was looked up and the moment it is stored."""
 
@@ -100,3 +161,26 @@ class TestStoring:
 
         with pytest.raises(UserAlreadyExists):
             await UserDatabase(session, User).update(eve, {"email": ada.email})
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    async def test_takes_no_other_mistake_for_that(
+        self, session: AsyncSession, user: User, is_new: bool
+    ) -> None:
+        users, email = UserDatabase(session, User), user.email
+
+        if is_new:
+            storing = users.create({"email": "ada@example.com", "hashed_password": None})
+        else:
+            storing = users.update(user, {"hashed_password": None})
+
+        with pytest.raises(IntegrityError) as caught:
+            await storing
+
+        assert email not in str(caught.value)
+
+    async def test_says_that_a_user_has_just_gone(self, session: AsyncSession, user: User) -> None:
+        await session.execute(text("DELETE FROM users"))
+        await session.commit()
+
+        with pytest.raises(AppError, match="deleted"):
+            await UserDatabase(session, User).update(user, {"is_verified": True})

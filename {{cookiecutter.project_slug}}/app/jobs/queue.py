@@ -1,0 +1,72 @@
+"""Which jobs there are, and how one is queued."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+from fastapi import FastAPI
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.jobs.models import Job
+from app.services import Provider, service
+
+Arguments = ParamSpec("Arguments")
+Client = TypeVar("Client")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job is given beside its arguments. `id` is the same whenever the job is tried."""
+
+    app: FastAPI
+    id: uuid.UUID
+
+    async def service(self, provider: Provider[Client]) -> Client:
+        return await service(self.app, provider)
+
+
+QUEUED = "queued jobs"
+"""In the `info` of a session: whether its transaction has queued jobs."""
+
+JOBS: dict[str, Callable[..., Awaitable[None]]] = {}
+LISTENERS: set[Callable[[], None]] = set()
+"""Called when jobs were queued by this process; other processes look now and then."""
+
+Function = Callable[Concatenate[Context, Arguments], Awaitable[None]]
+
+
+def job(function: Function[Arguments]) -> Function[Arguments]:
+    """Decorates `async def name(context, **arguments)`. Arguments are kept as JSON: no secrets.
+
+    The job may run twice, if its process dies at the wrong moment, so what it does should bear that.
+    """
+    JOBS[f"{function.__module__}.{function.__qualname__}"] = function
+    return function
+
+
+def enqueue(
+    session: AsyncSession,
+    function: Function[Arguments],
+    *args: Arguments.args,
+    **arguments: Arguments.kwargs,
+) -> None:
+    """Queues a job in the session's transaction. It runs soon after the commit."""
+    if args:
+        raise TypeError(
+            "The arguments of a job have names: write `enqueue(session, job, name=...)`."
+        )
+    name = f"{function.__module__}.{function.__qualname__}"
+    session.add(Job(name=name, arguments=arguments))
+    if QUEUED not in session.info:
+        event.listen(session.sync_session, "after_commit", _notify)
+    session.info[QUEUED] = True
+
+
+def _notify(session: Session) -> None:
+    if session.info[QUEUED]:
+        session.info[QUEUED] = False
+        for listener in LISTENERS:
+            listener()

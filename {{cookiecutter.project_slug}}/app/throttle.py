@@ -1,0 +1,97 @@
+"""How often somebody may try: by the address that is named, and by the client that asks.
+
+In memory; in Redis or Valkey where `REDIS_URL` names one, for several processes.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+
+from app.errors import AppError
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Throttle:
+    """The counts of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what this process has counted."""
+        self._limiters: list[Any] = []
+
+    async def check(self, action: str, rate: str, address: str, client: str) -> None:
+        """Counts a try; `AppError` 429 for one too many. An empty `rate` allows everything."""
+        if not rate:
+            return
+        import limits  # 0.2 s
+
+        item = limits.parse(rate)
+        for kind, who in (("address", address), ("client", client)):
+            # No address is kept in Redis, nor in a list of its slow commands.
+            key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
+            if not await self._hit(item, action, key):
+                end = (await self._used.get_window_stats(item, action, key)).reset_time
+                seconds = max(1, math.ceil(end - time.time()))
+                raise AppError(
+                    429,
+                    "TOO_MANY_TRIES",
+                    f"There were too many tries. The next one is possible in {seconds} s.",
+                    headers={"Retry-After": str(seconds)},
+                )
+
+    async def _hit(self, item: Any, action: str, key: str) -> bool:
+        for limiter in self._limiters or self._make_limiters():
+            self._used = limiter
+            try:
+                allowed: bool = await limiter.hit(item, action, key)
+            except Exception as error:
+                if limiter is self._limiters[-1]:
+                    raise
+                logger.warning("throttling in memory (%s)", type(error).__name__)
+            else:
+                return allowed
+        raise AssertionError  # pragma: no cover
+
+    def _make_limiters(self) -> list[Any]:
+        """The preferred one first; the last one works without anything outside."""
+        from limits.aio.storage import MemoryStorage
+        from limits.aio.strategies import MovingWindowRateLimiter
+        from limits.storage import storage_from_string
+
+        storages: list[Any] = [MemoryStorage()]
+        if self.settings.redis_url:
+            url = f"async+{self.settings.redis_url}"
+            storages.insert(0, storage_from_string(url, implementation="redispy"))
+        self._limiters = [MovingWindowRateLimiter(storage) for storage in storages]
+        return self._limiters
+
+
+class Throttled:
+    """The throttle of an application, for the client of one request."""
+
+    def __init__(self, throttle: Throttle, client: str) -> None:
+        self.throttle = throttle
+        self.client = client
+
+    async def check(self, action: str, rate: str, address: str) -> None:
+        await self.throttle.check(action, rate, address, self.client)
+
+
+async def get_throttled(request: Request) -> Throttled:
+    return Throttled(request.app.state.throttle, request.client.host if request.client else "")
+
+
+ThrottleDep = Annotated[Throttled, Depends(get_throttled)]
+
+
+def install_throttle(app: FastAPI) -> None:
+    app.state.throttle = Throttle(app.state.settings)

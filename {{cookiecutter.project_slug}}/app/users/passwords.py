@@ -1,0 +1,65 @@
+"""Passwords: which are good enough, and how they are hashed without holding up anybody else."""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi_users import InvalidPasswordException
+from fastapi_users.password import PasswordHelper
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from pwdlib.hashers.bcrypt import BcryptHasher
+
+from app.settings import Settings
+
+Result = TypeVar("Result")
+
+MINIMUM_LENGTH = 8
+MAXIMUM_LENGTH = 128
+MINIMUM_DIFFERENT = 4  # characters
+COMMON = Path(__file__).with_name("common_passwords.txt")
+
+# As many at once as there are cores: a hash takes one of them, and a lot of memory.
+EXECUTOR = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="passwords")
+
+
+def check(password: str, email: str) -> None:
+    """Raises `InvalidPasswordException` for what is tried first by whoever tries to get in."""
+    if len(password) < MINIMUM_LENGTH:
+        raise InvalidPasswordException(f"A password has at least {MINIMUM_LENGTH} characters.")
+    if len(password) > MAXIMUM_LENGTH:
+        raise InvalidPasswordException(f"A password has at most {MAXIMUM_LENGTH} characters.")
+    simple = password.casefold()
+    if email and email.lower() in simple:
+        raise InvalidPasswordException("A password does not contain the e-mail address.")
+    word = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", simple)  # "Password1!" is no better than "password"
+    if len(set(simple)) < MINIMUM_DIFFERENT or not word or {simple, word} & common_passwords():
+        raise InvalidPasswordException("The password is one of those that are tried first.")
+
+
+@cache
+def common_passwords() -> frozenset[str]:
+    return frozenset(COMMON.read_text().split())
+
+
+def get_password_helper(settings: Settings) -> PasswordHelper:
+    """Hashes with Argon2 at the cost that the settings name; verifies Argon2 and bcrypt."""
+    return _password_helper(
+        settings.argon2_time_cost, settings.argon2_memory_cost, settings.argon2_parallelism
+    )
+
+
+@cache
+def _password_helper(time_cost: int, memory_cost: int, parallelism: int) -> PasswordHelper:
+    argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
+    return PasswordHelper(PasswordHash((argon2, BcryptHasher())))
+
+
+async def in_thread(function: Callable[..., Result], *args: str) -> Result:
+    """Calls what takes 0.1 s of a core, while the event loop goes on."""
+    return await asyncio.get_running_loop().run_in_executor(EXECUTOR, function, *args)

@@ -1,0 +1,110 @@
+"""What holds for every request and every response."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.client import create_client
+
+LIST = "/api/v1/products"
+
+
+@pytest.fixture
+def configured(settings: Settings) -> Callable[..., httpx2.AsyncClient]:
+    """A client of an application with other settings."""
+
+    def configure(**values: object) -> httpx2.AsyncClient:
+        return create_client(create_app(settings.model_copy(update=values)))
+
+    return configure
+
+
+async def test_head_is_answered_like_get(client: httpx2.AsyncClient) -> None:
+    response = await client.head("/health/live")
+
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == "15"
+
+
+async def test_browsers_are_told_to_be_careful(client: httpx2.AsyncClient) -> None:
+    headers = (await client.get("/health/live")).headers
+
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "strict-transport-security" not in headers
+
+
+async def test_browsers_come_back_encrypted(client: httpx2.AsyncClient) -> None:
+    headers = (await client.get("https://test/health/live")).headers
+
+    assert headers["strict-transport-security"]
+
+
+async def test_documentation_may_run_its_scripts(client: httpx2.AsyncClient) -> None:
+    assert "content-security-policy" not in (await client.get("/docs")).headers
+
+
+async def test_documentation_is_for_developers(
+    configured: Callable[..., httpx2.AsyncClient],
+) -> None:
+    async def status(**values: object) -> int:
+        return (await configured(**values).get("/openapi.json")).status_code
+
+    assert await status(environment="development") == 200
+    assert await status(environment="production") == 404
+    assert await status(environment="production", docs=True) == 200
+    assert await status(environment="development", docs=False) == 404
+
+
+@pytest.mark.parametrize("url", ["/health/live?a=%00", "/health/%00", f"{LIST}?limit=1%00"])
+async def test_no_nul_gets_through(client: httpx2.AsyncClient, url: str) -> None:
+    response = await client.get(url)
+
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_body_that_is_too_large_is_refused(
+    configured: Callable[..., httpx2.AsyncClient],
+) -> None:
+    response = await configured(max_body_size=1000).post(LIST, content=b" " * 1001)
+
+    assert response.status_code == 413
+
+
+async def test_only_named_hosts_are_answered(
+    configured: Callable[..., httpx2.AsyncClient],
+) -> None:
+    client = configured(allowed_hosts=["api.example.com"])
+
+    assert (await client.get("http://api.example.com/health/live")).status_code == 200
+    assert (await client.get("http://evil.example.com/health/live")).status_code == 400
+
+
+async def test_other_origins_are_let_in_by_name(
+    configured: Callable[..., httpx2.AsyncClient],
+) -> None:
+    client = configured(cors_origins=["https://app.example.com"])
+
+    for origin, allowed in (("https://app.example.com", True), ("https://evil.example", False)):
+        response = await client.options(
+            LIST, headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+        )
+        assert ("access-control-allow-origin" in response.headers) == allowed
+
+
+async def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example,")
+
+    assert Settings().cors_origins == ["https://a.example", "https://b.example"]
+
+
+async def test_methods_of_all_routes_are_named(client: httpx2.AsyncClient) -> None:
+    response = await client.put("/api/v1/products/1")
+
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"

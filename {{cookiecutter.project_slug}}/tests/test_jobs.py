@@ -1,0 +1,293 @@
+"""Jobs, from the transaction that queues them to the last try."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import __main__ as program_module
+from app.database import sessionmaker, utc_now
+from app.jobs import Context, enqueue, job
+from app.jobs import worker as worker_module
+from app.jobs.models import Job
+from app.jobs.queue import JOBS
+from app.jobs.worker import LEASE, MAX_ATTEMPTS, Worker, claim, delay, execute, running_worker, work
+from app.main import create_app
+from app.settings import Settings
+from app.users.models import User
+from tests.fixtures.jobs import Jobs
+from tests.fixtures.mock_services import MockServices
+
+FORGOT = "/api/v1/auth/forgot-password"
+done: list[tuple[Any, str]] = []
+
+
+@job
+async def note(context: Context, text: str) -> None:
+    done.append((context.id, text))
+    if text == "fails":
+        raise OSError("no mail server")
+    if text == "hangs":
+        await asyncio.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    done.clear()
+    yield
+    JOBS.setdefault(f"{__name__}.note", note)
+
+
+async def queue(session: AsyncSession, text: str = "hello") -> None:
+    enqueue(session, note, text=text)
+    await session.commit()
+
+
+async def test_runs_after_the_response(
+    client: httpx2.AsyncClient, user: User, mock_services: MockServices
+) -> None:
+    await client.post(FORGOT, json={"email": user.email})
+
+    assert [mail.to for mail in mock_services.email.outbox] == [user.email]
+
+
+async def test_is_held_back(
+    client: httpx2.AsyncClient, user: User, mock_services: MockServices, jobs: Jobs
+) -> None:
+    await client.post(FORGOT, json={"email": user.email})
+    (waiting,) = await jobs.waiting()
+    assert waiting.arguments == {"email": user.email}
+    assert mock_services.email.outbox == []
+
+    await jobs.run()
+
+    assert len(mock_services.email.outbox) == 1
+    assert await jobs.waiting() == []
+
+
+async def test_is_tried_again_with_the_same_id(
+    client: httpx2.AsyncClient, user: User, mock_services: MockServices, jobs: Jobs
+) -> None:
+    await client.post(FORGOT, json={"email": user.email})
+    jobs.fail(OSError("no mail server"))
+
+    await jobs.run()
+
+    (waiting,) = await jobs.waiting()
+    assert (waiting.attempts, waiting.last_error) == (1, "OSError: no mail server")
+    assert waiting.run_at <= utc_now() + timedelta(seconds=30)
+    await jobs.run()
+    assert mock_services.email.outbox == []  # it is not due
+    await jobs.run_all()
+    assert mock_services.email.outbox[0].id == str(waiting.id)
+
+
+async def test_failure_fails_the_test(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session, "fails")
+
+    with pytest.raises(OSError, match="no mail server"):
+        await jobs.run()
+
+
+async def test_is_part_of_the_transaction(session: AsyncSession, jobs: Jobs) -> None:
+    enqueue(session, note, text="never")
+    await session.flush()
+    await session.rollback()
+
+    assert await jobs.waiting() == []
+
+
+async def test_is_announced_once(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session)
+    assert jobs.has_news
+    jobs.has_news = False
+
+    session.add(User(email="ada@example.com", hashed_password=""))
+    await session.commit()
+
+    assert not jobs.has_news
+
+
+async def test_arguments_have_names(session: AsyncSession) -> None:
+    with pytest.raises(TypeError, match="names"):
+        enqueue(session, note, "hello")
+
+
+async def test_log_holds_no_address(
+    session: AsyncSession, jobs: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queue(session)
+    jobs.fail(OSError("550 <ada@example.com> is unknown"))
+
+    with caplog.at_level(logging.DEBUG, "app"):
+        await jobs.run()
+
+    assert "has failed (OSError, try 1)" in caplog.text
+    assert "ada@example.com" not in caplog.text
+
+
+async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: Jobs) -> None:
+    session.add(
+        Job(name=f"{__name__}.note", arguments={"text": "fails"}, attempts=MAX_ATTEMPTS - 1)
+    )
+    await session.commit()
+    claimed = await claim()
+    assert claimed
+
+    with pytest.raises(OSError, match="no mail server"):  # it is reported
+        await execute(app, claimed)
+
+    (kept,) = await jobs.waiting()
+    assert kept.failed_at
+    assert await claim() is None
+
+
+async def test_unknown_job_is_kept(session: AsyncSession, jobs: Jobs) -> None:
+    """A newer version may know it, which is being deployed."""
+    session.add(Job(name="of tomorrow", arguments={}))
+    await session.commit()
+
+    with pytest.raises(KeyError):
+        await jobs.run()
+
+    assert len(await jobs.waiting()) == 1
+
+
+async def test_job_that_takes_too_long_is_ended(
+    app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "TIME_LIMIT", 0.01)
+    await queue(session, "hangs")
+
+    with pytest.raises(TimeoutError):
+        await jobs.run()
+
+
+def test_tries_are_further_and_further_apart() -> None:
+    delays = [delay(attempts) for attempts in range(1, MAX_ATTEMPTS)]
+
+    assert delays[0] == timedelta(seconds=5)
+    assert delays == sorted(delays)
+    assert delays[-1] == timedelta(hours=6)
+
+
+async def test_many_workers_share_jobs(session: AsyncSession, jobs: Jobs) -> None:
+    for number in range(5):
+        enqueue(session, note, text=str(number))
+    await session.commit()
+
+    claimed = await asyncio.gather(*(claim() for _ in range(8)))
+
+    found = [job.arguments["text"] for job in claimed if job]
+    assert sorted(found) == ["0", "1", "2", "3", "4"]
+
+
+async def test_job_of_a_dead_process_is_taken_over(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session)
+    assert await claim()
+    assert await claim() is None
+    async with sessionmaker() as others:
+        (row,) = await jobs.waiting()
+        others.add(row)
+        row.run_at -= LEASE  # time passes
+        await others.commit()
+
+    again = await claim()
+
+    assert again
+    assert again.attempts == 2
+
+
+class TestWorker:
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(done) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    async def test_runs_what_is_queued(
+        self, app: FastAPI, session: AsyncSession, jobs: Jobs
+    ) -> None:
+        await queue(session, "before")
+        async with running_worker(app):
+            await self.wait_for(1)
+            await queue(session, "meanwhile")
+            await self.wait_for(2)
+
+        assert [text for _, text in done] == ["before", "meanwhile"]
+
+    async def test_looks_for_what_others_have_queued(
+        self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker_module, "POLL_INTERVAL", 0.01)
+        async with running_worker(app):
+            session.add(Job(name=f"{__name__}.note", arguments={"text": "elsewhere"}))
+            await session.commit()
+            await self.wait_for(1)
+
+    async def test_waits_while_the_database_is_away(
+        self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail() -> None:
+            raise OperationalError("SELECT", {}, Exception("gone"))
+
+        monkeypatch.setattr(worker_module, "POLL_INTERVAL", 0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(worker_module, "claim", fail)
+            worker = Worker(app)
+            task = asyncio.create_task(worker.run())
+            await asyncio.sleep(0.03)
+        await queue(session)
+        await self.wait_for(1)
+        worker.stop()
+        await task
+
+    async def test_stops_in_time_and_leaves_the_job(
+        self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker_module, "STOP_TIMEOUT", 0.01)
+        await queue(session, "hangs")
+        async with running_worker(app):
+            await self.wait_for(1)
+
+        assert len(await jobs.waiting()) == 1
+
+
+async def test_program_works_until_it_is_told_to_stop(
+    settings: Settings, session: AsyncSession, jobs: Jobs
+) -> None:
+    await queue(session)
+    program = asyncio.create_task(
+        work(create_app(settings.model_copy(update={"jobs_in_process": True})))
+    )
+    async with asyncio.timeout(5):
+        while not done:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await program
+
+
+def test_program_runs_jobs_that_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps: list[FastAPI] = []
+
+    async def note_app(app: FastAPI) -> None:
+        apps.append(app)
+
+    settings = Settings(jobs_in_process=False)
+    monkeypatch.setattr(program_module, "load_settings", lambda: settings)
+    monkeypatch.setattr(program_module, "work", note_app)
+    monkeypatch.setattr("asyncio.run", lambda work: work.send(None))
+
+    with pytest.raises(StopIteration):
+        program_module.main(["worker"])
+
+    assert apps[0].state.settings.jobs_in_process
+    assert not settings.jobs_in_process

@@ -1,0 +1,93 @@
+"""How often somebody may try."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from limits.aio.storage import MemoryStorage
+
+from app.settings import Settings
+from app.throttle import Throttle
+from app.users.models import User
+from tests.fixtures.fast_auth import PASSWORD
+
+
+@pytest.fixture
+def throttled(override_settings: Callable[..., None]) -> None:
+    """Switches throttling on, which is off in tests."""
+    override_settings(throttle_login="3/minute", throttle_register="1/hour", throttle_mail="1/hour")
+
+
+async def log_in(client: httpx2.AsyncClient, email: str) -> httpx2.Response:
+    return await client.post("/api/v1/auth/login", data={"username": email, "password": PASSWORD})
+
+
+@pytest.mark.parametrize("run", [1, 2])  # the second one begins anew
+async def test_too_many_logins(
+    client: httpx2.AsyncClient, user: User, throttled: None, run: int
+) -> None:
+    for _ in range(3):
+        assert (await log_in(client, user.email)).status_code == 200
+
+    response = await log_in(client, user.email)
+
+    assert (response.status_code, response.json()["code"]) == (429, "TOO_MANY_TRIES")
+    assert 0 < int(response.headers["retry-after"]) <= 60
+
+
+async def test_client_that_tries_many_addresses(
+    client: httpx2.AsyncClient, throttled: None
+) -> None:
+    statuses = [(await log_in(client, f"{n}@example.com")).status_code for n in range(4)]
+
+    assert statuses == [400, 400, 400, 429]
+
+
+@pytest.mark.parametrize("route", ["register", "forgot-password", "request-verify-token"])
+async def test_other_routes(client: httpx2.AsyncClient, throttled: None, route: str) -> None:
+    account = {"email": "ada@example.com", "password": PASSWORD}
+
+    first, second = [await client.post(f"/api/v1/auth/{route}", json=account) for _ in range(2)]
+
+    assert first.is_success
+    assert second.status_code == 429
+
+
+async def test_counts_by_itself_while_redis_is_away(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unreachable(MemoryStorage):
+        async def acquire_entry(self, *_args: object, **_kwargs: object) -> bool:
+            raise OSError("no Redis")
+
+    throttle = Throttle(settings)
+    memory = throttle._make_limiters()[0]
+    throttle._limiters = [type(memory)(Unreachable()), memory]
+
+    await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
+    with pytest.raises(Exception, match="too many"):
+        await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
+
+    assert "throttling in memory (OSError)" in caplog.text
+
+
+async def test_redis_that_nobody_reaches(
+    client: httpx2.AsyncClient, throttled: None, override_settings: Callable[..., None]
+) -> None:
+    override_settings(redis_url="redis://127.0.0.1:1")
+
+    statuses = [(await log_in(client, "ada@example.com")).status_code for _ in range(4)]
+
+    assert statuses == [400, 400, 400, 429]
+
+
+async def test_says_what_is_wrong_in_memory(settings: Settings) -> None:
+    class Broken(MemoryStorage):
+        async def acquire_entry(self, *_args: object, **_kwargs: object) -> bool:
+            raise RuntimeError("a bug")
+
+    throttle = Throttle(settings)
+    throttle._limiters = [type(throttle._make_limiters()[0])(Broken())]
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
