@@ -93,7 +93,7 @@ def test_removal_of_the_example_when_others_have_built_on_it(
     installed_copy_of_each: Project, tmp_path: Path
 ) -> None:
     project = installed_copy_of_each
-    revision = FAR_TABLES.format(head="0002").replace('("users", "products")', "()")
+    revision = FAR_TABLES.format(head="0004").replace('("users", "products")', "()")
     (project.path / "migrations/versions/0099_orders.py").write_text(revision)
     (project.path / "app" / "orders").mkdir()
     (project.path / "app" / "orders" / "__init__.py").touch()

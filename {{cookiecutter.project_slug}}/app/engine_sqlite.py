@@ -87,7 +87,8 @@ class Writers:
             raise sqlite3.OperationalError("database is locked") from None
 
     def leave(self, connection: Connection) -> None:
-        self._leave(connection.info)
+        if not connection.invalidated:  # then it has left already
+            self._leave(connection.info)
 
     def leave_record(self, _connection: Any, record: ConnectionPoolEntry, *_: Any) -> None:
         self._leave(record.info)

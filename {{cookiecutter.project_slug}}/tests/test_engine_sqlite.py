@@ -63,6 +63,18 @@ async def test_writer_that_fails_lets_the_next_one_in(tmp_path: Path) -> None:
     await another_process.dispose()
 
 
+async def test_writer_whose_connection_breaks_lets_the_next_one_in(tmp_path: Path) -> None:
+    options = engine_options(Settings(database_busy_timeout=1))
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/writers.db", **options)
+
+    async with engine.connect() as writer:
+        await writer.execute(text("CREATE TABLE notes (number INTEGER)"))
+        await writer.invalidate()
+        async with engine.begin() as other:
+            await other.execute(text("CREATE TABLE notes (number INTEGER)"))
+    await engine.dispose()
+
+
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:
     """Every look-up is this one, however the address is spelled."""
     users = UserDatabase(session, User)
