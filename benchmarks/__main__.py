@@ -311,7 +311,7 @@ class Bench:
             "os.environ.update(ENVIRONMENT='test')\n"
             "from tests.fixtures.environment import FAST_HASHING\n"
             "from app.settings import Settings\n"
-            "from app.users.manager import get_password_helper\n"
+            "from app.users.passwords import get_password_helper\n"
             "def measure(settings, number):\n"
             "    helper = get_password_helper(settings)\n"
             "    hashed = helper.hash('password')\n"

@@ -16,7 +16,7 @@ MEASURED = """
     from sqlalchemy import text
 
     from app.settings import Settings
-    from app.users.manager import get_password_helper
+    from app.users.passwords import get_password_helper
 
     KEPT = []
 

@@ -87,6 +87,6 @@ async def test_index_finds_an_address(session: AsyncSession, user: User) -> None
     assert await users.get_by_email(f" {user.email.upper()} ")
     event.remove(session.get_bind().engine, "before_cursor_execute", note)
 
-    plan = text(f"EXPLAIN QUERY PLAN {sent[0]}".replace("?", ":email"))
+    plan = text(f"EXPLAIN QUERY PLAN {sent[-1]}".replace("?", ":email"))
     rows = (await session.execute(plan, {"email": user.email})).all()
     assert "USING INDEX ix_users_email (email=?)" in str(rows)

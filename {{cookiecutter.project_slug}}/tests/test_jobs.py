@@ -180,6 +180,7 @@ def test_tries_are_further_and_further_apart() -> None:
     assert delays[-1] == timedelta(hours=6)
 
 
+@pytest.mark.committed
 async def test_many_workers_share_jobs(session: AsyncSession, jobs: Jobs) -> None:
     for number in range(5):
         enqueue(session, note, text=str(number))
@@ -207,6 +208,7 @@ async def test_job_of_a_dead_process_is_taken_over(session: AsyncSession, jobs: 
     assert again.attempts == 2
 
 
+@pytest.mark.committed
 class TestWorker:
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -261,6 +263,8 @@ class TestWorker:
         assert len(await jobs.waiting()) == 1
 
 
+@pytest.mark.committed
+@pytest.mark.network  # its engine is one as in production
 async def test_program_works_until_it_is_told_to_stop(
     settings: Settings, session: AsyncSession, jobs: Jobs
 ) -> None:

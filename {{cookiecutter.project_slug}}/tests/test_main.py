@@ -31,11 +31,13 @@ async def test_lifespan(tmp_path: Path) -> None:
     assert isinstance(app.state.http_client, httpx2.AsyncClient)
 
 
+@pytest.mark.network  # its engine is one as in production
 def test_serves_within_its_lifespan(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
         assert client.get("/health/ready").status_code == 200
 
 
+@pytest.mark.network
 async def test_jobs_may_run_elsewhere(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"jobs_in_process": False}))
     before = len(asyncio.all_tasks())

@@ -177,6 +177,7 @@ class TestUpdate:
     async def test_of_an_unknown_product(self, user_client: httpx2.AsyncClient) -> None:
         assert (await user_client.patch(f"{URL}/1", json={})).status_code == 404
 
+    @pytest.mark.committed
     async def test_that_races_with_its_deletion(
         self, superuser_client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:

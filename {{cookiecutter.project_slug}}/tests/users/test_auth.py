@@ -59,6 +59,7 @@ class TestRegister:
         assert response.status_code == 400
         assert response.json()["code"] == "REGISTER_USER_ALREADY_EXISTS"
 
+    @pytest.mark.committed
     async def test_gives_an_address_to_one_of_many_who_ask_at_once(
         self, client: httpx2.AsyncClient
     ) -> None:

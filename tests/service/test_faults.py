@@ -1,0 +1,261 @@
+"""What the service does when something around it fails: real processes, on both databases."""
+
+import asyncio
+import http.client
+import shutil
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import Project, start
+from tests.servers import TCPServer, free_port, wait_until
+from tests.service.servers import (
+    PASSWORD,
+    Background,
+    Door,
+    MailServer,
+    Service,
+    memory,
+    running,
+)
+
+
+@pytest.fixture(scope="session")
+def background() -> Background:
+    return Background()
+
+
+def new_database(server: TCPServer) -> str:
+    name = f"faults_{uuid4().hex}"
+    server.execute(f"CREATE DATABASE {name}")
+    return name
+
+
+@pytest.fixture
+def database_url(
+    each_project: Project, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[str]:
+    if each_project.database == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/service.db"
+        return
+    server: TCPServer = request.getfixturevalue("tcp_server")
+    name = new_database(server)
+    yield server.url(database=name).replace("postgresql:", "postgresql+asyncpg:")
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def readiness(service: Service) -> tuple[int, str | None]:
+    """The answer, which has to come in two seconds."""
+    begun = time.monotonic()
+    response = service.client.get("/health/ready")
+    assert time.monotonic() - begun < 2.5
+    assert service.client.get("/health/live").status_code == 200
+    return response.status_code, response.json().get("code")
+
+
+def test_readiness_follows_the_database(
+    postgresql_project: Project, tcp_server: TCPServer, background: Background, tmp_path: Path
+) -> None:
+    name = new_database(tcp_server)
+    door = Door(background, tcp_server.port)
+    url = f"postgresql+asyncpg://postgres:secret@127.0.0.1:{door.port}/{name}"
+    with running(postgresql_project, url, tmp_path, migrate=False) as service:
+        assert readiness(service) == (503, "DATABASE_NOT_MIGRATED")
+        service.run("alembic", "upgrade", "head")
+        assert readiness(service) == (200, None)
+
+        door.freeze()
+        assert readiness(service) == (503, "DATABASE_TIMEOUT")
+        door.thaw()
+        wait_until(lambda: readiness(service) == (200, None))
+
+        door.close()
+        assert readiness(service) == (503, "DATABASE_UNAVAILABLE")
+        door.open()
+        wait_until(lambda: readiness(service) == (200, None))
+    tcp_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_mail_server_that_hangs_holds_up_nobody(
+    each_project: Project, database_url: str, background: Background, tmp_path: Path
+) -> None:
+    mails = MailServer(background, hangs=True)
+    mails.open()
+    with running(each_project, database_url, tmp_path, **mails.environment) as service:
+        service.register("ada@example.com")
+        for _ in range(20):
+            assert service.forgot_password("ada@example.com").status_code == 202
+        wait_until(lambda: mails.conversations > 0)
+
+        begun = time.monotonic()
+        for number in range(5):
+            assert service.register(f"user-{number}@example.com").status_code == 201
+        assert time.monotonic() - begun < 5
+
+        assert service.stop() < 5
+
+
+def test_mail_that_nobody_takes_is_sent_later(
+    each_project: Project, database_url: str, background: Background, tmp_path: Path
+) -> None:
+    mails = MailServer(background)  # it is away
+    with running(each_project, database_url, tmp_path, **mails.environment) as service:
+        service.register("ada@example.com")
+        for _ in range(3):
+            service.forgot_password("ada@example.com")
+        time.sleep(1)
+        service.kill()
+        mails.open()
+        service.start()
+
+        wait_until(lambda: len(set(mails.ids)) == 3, 30)
+
+
+@pytest.mark.long
+def test_killed_while_a_mail_is_sent(
+    each_project: Project, database_url: str, background: Background, tmp_path: Path
+) -> None:
+    mails = MailServer(background, hangs=True)
+    mails.open()
+    with running(each_project, database_url, tmp_path, **mails.environment) as service:
+        service.register("ada@example.com")
+        service.forgot_password("ada@example.com")
+        wait_until(lambda: mails.conversations == 1)
+        service.kill()
+        mails.hangs = False
+        service.start()
+
+        wait_until(lambda: len(mails.ids) == 1, 40)
+
+
+def test_workers_share_the_jobs_that_the_service_leaves_to_them(
+    each_project: Project, database_url: str, background: Background, tmp_path: Path
+) -> None:
+    mails = MailServer(background)
+    mails.open()
+    environment = mails.environment | {"JOBS_IN_PROCESS": "false"}
+    with running(each_project, database_url, tmp_path, **environment) as service:
+        service.register("ada@example.com")
+        for _ in range(20):
+            service.forgot_password("ada@example.com")
+        assert mails.ids == []
+        workers = [service.spawn("app", "worker") for _ in range(2)]
+        wait_until(lambda: len(mails.ids) == 20, 30)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(5) == 0
+
+    assert len(set(mails.ids)) == 20
+
+
+def test_connection_survives_an_unexpected_error(sqlite_project: Project, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    with running(sqlite_project, url, tmp_path) as service:
+        with sqlite3.connect(tmp_path / "service.db") as database:
+            database.execute("ALTER TABLE products RENAME TO gone")
+        database.close()
+        connection = http.client.HTTPConnection("127.0.0.1", service.port)
+        for _ in range(2):
+            connection.request("GET", "/api/v1/products")
+            opened = connection.sock
+            response = connection.getresponse()
+            assert response.status == 500
+            assert b"INTERNAL_SERVER_ERROR" in response.read()
+            assert connection.sock is opened
+
+        wait_until(lambda: service.log.read_text().count("unexpected error") == 2)
+
+
+def test_large_body_is_refused_before_it_is_read(sqlite_project: Project, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    with running(sqlite_project, url, tmp_path) as service:
+        service.status("/health/ready")
+        before = memory(service.process)
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            head = "POST /api/v1/auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: 104857600\r\n\r\n".encode())
+            answer = client.recv(100)
+        assert b" 413 " in answer
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            try:
+                for _ in range(1000):
+                    client.sendall(b"19000\r\n" + b" " * 0x19000 + b"\r\n")
+            except OSError:  # it has hung up
+                pass
+        assert memory(service.process) - before < 30  # MiB
+
+
+def test_many_logins_at_once(each_project: Project, database_url: str, tmp_path: Path) -> None:
+    """Beside writers; passwords are hashed as in production."""
+    production = {"ARGON2_TIME_COST": "3", "ARGON2_MEMORY_COST": "65536"}
+    with running(each_project, database_url, tmp_path, **production) as service:
+        assert service.register("ada@example.com").status_code == 201
+        statuses = asyncio.run(drive(service, seconds=6))
+
+    assert set(statuses) <= {200, 201}
+    assert statuses.count(200) >= 40
+
+
+async def drive(service: Service, seconds: float) -> list[int]:
+    import httpx2
+
+    statuses: list[int] = []
+    end = time.monotonic() + seconds
+    form = {"username": "ada@example.com", "password": PASSWORD}
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(
+        base_url=f"{service.url}/api/v1/auth", timeout=60, limits=limits, trust_env=False
+    ) as client:
+
+        async def log_in() -> None:
+            statuses.append((await client.post("/login", data=form)).status_code)
+
+        async def write(name: str) -> None:
+            number = 0
+            while time.monotonic() < end:
+                number += 1
+                account = {"email": f"{name}-{number}@example.com", "password": PASSWORD}
+                statuses.append((await client.post("/register", json=account)).status_code)
+
+        await asyncio.gather(*(log_in() for _ in range(40)), *(write(f"w{n}") for n in range(3)))
+    return statuses
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("no Redis is installed")
+    port = free_port()
+    process = start(program, "--port", str(port), "--save", "", cwd=Path("/tmp"))
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(answers)
+    yield f"redis://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+def test_processes_count_tries_together(
+    sqlite_project: Project, redis_url: str, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    limits = {"REDIS_URL": redis_url, "THROTTLE_LOGIN": "3/minute"}
+    with (
+        running(sqlite_project, url, tmp_path, **limits) as first,
+        running(sqlite_project, url, tmp_path, **limits) as second,
+    ):
+        tries = [service.log_in("ada@example.com") for service in (first, second) * 2]
+
+    assert [response.status_code for response in tries] == [400, 400, 400, 429]
+    assert 0 < int(tries[-1].headers["Retry-After"]) <= 60
