@@ -13,7 +13,8 @@ SLUG = re.compile(r"[a-z](?:[-_]?[a-z0-9])*")
 
 # A project of this name would be its own dependency, and could not be installed.
 DEPENDENCIES = {
-    *("aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock", "httpx2", "mypy"),
+    *("aiosmtplib", "aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock"),
+    *("httpx2", "limits", "mypy", "redis", "schemathesis"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),

@@ -136,8 +136,8 @@ class TestCommands:
     def test_local_smoke_shows_the_servers_log_on_failure(self, project: Project) -> None:
         project.edit(
             "app/health.py",
-            '    """The database answers too."""\n',
-            '    """The database answers too."""\n    raise RuntimeError("the disk is on fire")\n',
+            "    # Not `asyncio.timeout`",
+            '    raise RuntimeError("the disk is on fire")\n    # Not `asyncio.timeout`',
         )
 
         result = project.pytest("tests/smoke", check=False)

@@ -75,7 +75,8 @@ def test_explain_the_whole_suite(ready: Project) -> None:
 
     assert re.search(r"^\d+ passed", output, re.MULTILINE), output[-3000:]
     assert not re.search(r"\d failed", output)
-    assert "no plan" not in output
+    # One test looks for a table that it has dropped.
+    assert all("alembic_version" in reason for reason in re.findall("no plan: (.*)", output))
     assert "warning" not in output.splitlines()[-1]
 
 

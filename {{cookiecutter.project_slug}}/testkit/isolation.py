@@ -166,6 +166,7 @@ class Isolation:
         await self._save_class_arrangements()
         self._earlier_connections = frozenset(self.worker.checked_out)
         await self._enter()
+        self._configuration = dict(self.worker.sessionmaker.kw)
         self.worker.sessionmaker.configure(
             bind=self.bind,
             join_transaction_mode=self.join_transaction_mode,
@@ -247,7 +248,8 @@ class Isolation:
             place = self.worker.checked_out.pop(entry)
             leaks.append(f"a connection, opened at {place}{await self._last_statement(entry)}")
             await greenlet_spawn(entry.invalidate)
-        self.worker.sessionmaker.configure(bind=None)
+        self.worker.sessionmaker.kw.clear()
+        self.worker.sessionmaker.configure(**self._configuration | {"bind": None})
         try:
             self.worker.begin_cleaning()
             if leaks:

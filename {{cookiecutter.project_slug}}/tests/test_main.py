@@ -31,6 +31,7 @@ async def test_lifespan(tmp_path: Path) -> None:
     assert isinstance(app.state.http_client, httpx2.AsyncClient)
 
 
+@pytest.mark.committed
 @pytest.mark.network  # its engine is one as in production
 def test_serves_within_its_lifespan(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:

@@ -181,7 +181,7 @@ class TestUpdate:
     async def test_that_races_with_its_deletion(
         self, superuser_client: httpx2.AsyncClient, product_factory: ProductFactory
     ) -> None:
-        for product in await product_factory.batch(10):
+        for product in await product_factory.batch(5):
             url = f"{URL}/{product.id}"
             changes = [superuser_client.patch(url, json={"name": f"new {n}"}) for n in range(3)]
 
