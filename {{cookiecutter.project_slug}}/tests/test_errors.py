@@ -7,8 +7,8 @@ from fastapi.responses import StreamingResponse
 
 from app.errors import AppError
 from app.main import create_app
-from app.products.repository import ProductRepository
 from app.settings import Settings
+from app.users.manager import UserDatabase
 from tests.fixtures.client import create_client
 
 
@@ -83,10 +83,10 @@ async def test_error_nobody_has_foreseen_fails_the_test(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the fixture `client`: it is answered as in production, and raised."""
-    monkeypatch.setattr(ProductRepository, "page", None)
+    monkeypatch.setattr(UserDatabase, "get_by_email", None)
 
     with pytest.raises(TypeError):
-        await client.get("/api/v1/products")
+        await client.post("/api/v1/auth/login", data={"username": "ada", "password": "wrong"})
 
 
 @pytest.mark.parametrize(("method", "url", "status"), [("GET", "/no", 404), ("PUT", "/docs", 405)])
