@@ -228,7 +228,7 @@ class TestReadme:
 
         run("bash", "-euc", step, cwd=project.path)
 
-        grep = ("grep", "-rilw", "products", "app", "migrations/versions")
+        grep = ("grep", "-rilw", "--include=*.py", "products", "app", "migrations/versions")
         found = run(*grep, cwd=project.path, check=False).stdout.split()
         assert sorted(path.partition("_")[2] for path in found) == [
             "products.py",
