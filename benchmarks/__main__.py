@@ -21,6 +21,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.load import compare
 from benchmarks.report import Row, write_report
 
 ROOT = Path(__file__).parents[1]
@@ -305,6 +306,13 @@ class Bench:
             ),
         ]
 
+    def load(self) -> list[Row]:
+        rows = []
+        for database, name in (("sqlite", ""), ("postgresql", "PostgreSQL")):
+            self.say(f"requests a second, {database}")
+            rows += [row.on(name) for row in compare(self.path(database), database, self.rounds)]
+        return rows
+
     def hashing(self) -> list[Row]:
         program = (
             "import os, timeit\n"
@@ -522,7 +530,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put table and chart into the README")
     parts = (
         *("smoke", "startup", "hashing", "isolation", "postgresql", "requests"),
-        *("ledger", "many", "workers", "shards"),
+        *("ledger", "many", "workers", "shards", "load"),
     )
     parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
     arguments = parser.parse_args()

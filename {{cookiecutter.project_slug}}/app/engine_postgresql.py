@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
@@ -27,7 +28,17 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine that keeps values out of errors and logs; `options` go to SQLAlchemy."""
     engine = create_async_engine(url, **{"hide_parameters": True} | options)
     event.listen(engine.sync_engine, "handle_error", _hide_row)
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
+
+
+def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """A connection that the server has closed in the meantime is replaced, not handed out.
+
+    The driver knows it by itself; SQLAlchemy's `pool_pre_ping` would ask the server in every request.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _hide_row(context: ExceptionContext) -> None:
@@ -49,8 +60,6 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
     return {
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_max_overflow,
-        # A connection that the server has closed in the meantime is replaced, not handed out.
-        "pool_pre_ping": True,
         "connect_args": {
             "server_settings": {name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()}
         },

@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx2
 from fastapi import FastAPI
 
-from app import api, health, models  # noqa: F401  # every table, also those that no route uses
+from app import health, models  # noqa: F401  # every table, also those that no route uses
+from app.api import include_routers
 from app.database import sessionmaker
 from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers
@@ -38,7 +39,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title={{ cookiecutter.__project_name_literal }},
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.has_docs else None,
-        max_body_size=settings.max_body_size,
     )
     app.state.settings = settings
     app.state.services = Services(app)
@@ -47,5 +47,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_throttle(app)
     install_openapi(app)
     app.include_router(health.router)
-    app.include_router(api.router)
+    include_routers(app)
     return app

@@ -63,3 +63,15 @@ async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User)
     assert "ix_users_email" in said
     assert email not in said
     assert "a secret hash" not in said
+
+
+@pytest.mark.committed
+async def test_closed_connection_is_replaced(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        process = await connection.scalar(text("SELECT pg_backend_pid()"))
+        driver: Any = raw.driver_connection
+    driver.terminate()
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT pg_backend_pid()")) != process

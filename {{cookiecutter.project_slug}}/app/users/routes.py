@@ -26,8 +26,8 @@ from app.users.manager import UserManagerDep
 from app.users.models import User
 from app.users.schemas import Email, Password, Token, UserCreate, UserRead, UserUpdate
 
-router = APIRouter()
 auth = APIRouter(prefix="/auth", tags=["auth"])
+users = APIRouter(prefix="/users", tags=["users"])
 
 EmbeddedEmail = Annotated[Email, Body(embed=True)]
 
@@ -139,7 +139,4 @@ def refuse_password(code: str, error: InvalidPasswordException) -> NoReturn:
     raise AppError(400, code, str(error.reason)) from error
 
 
-router.include_router(auth)
-router.include_router(
-    fastapi_users.get_users_router(UserRead, UserUpdate), prefix="/users", tags=["users"]
-)
+users.include_router(fastapi_users.get_users_router(UserRead, UserUpdate))

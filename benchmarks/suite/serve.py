@@ -1,0 +1,60 @@
+"""Serves the application and the minimal one, with the same products, until its input ends.
+
+It prints the two ports.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+from app.engine import create_engine
+from sqlalchemy import text
+
+PRODUCTS = "INSERT INTO products (name, sku, price, currency) VALUES " + ", ".join(
+    f"('Product {number}', 'SKU-{number}', 1000, 'EUR')" for number in range(200)
+)
+HERE = Path(__file__).parent
+
+
+async def prepare() -> None:
+    engine = create_engine(os.environ["DATABASE_URL"])
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM products"))
+        await connection.execute(text(PRODUCTS))
+    await engine.dispose()
+
+
+def serve(port: int, folder: Path, *app: str) -> subprocess.Popen[bytes]:
+    command = ("-m", "uvicorn", *app, "--port", str(port), "--no-access-log")
+    process = subprocess.Popen([sys.executable, *command, "--log-level", "warning"], cwd=folder)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            httpx2.get(f"http://127.0.0.1:{port}/health/live", trust_env=False)
+        except httpx2.TransportError:
+            time.sleep(0.05)
+        else:
+            break
+    return process
+
+
+def main() -> None:
+    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], check=True)
+    asyncio.run(prepare())
+    first, second = map(int, sys.argv[1:])
+    servers = [
+        serve(first, Path.cwd(), "app.main:create_app", "--factory"),
+        serve(second, HERE, "minimal:app"),
+    ]
+    print("ready", flush=True)
+    sys.stdin.read()
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+main()
