@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.engine import create_engine, engine_options
 from app.settings import Settings
-from app.users.manager import UserDatabase
 from app.users.models import User
+from app.users.store import UserDatabase
 from testkit.databases import WorkerDatabase
 
 

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine import create_engine, engine_options
 from app.settings import Settings
-from app.users.manager import UserDatabase
 from app.users.models import User
+from app.users.store import UserDatabase
 
 
 async def test_waits_for_a_writer_no_longer_than_it_may(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from app.errors import AppError
 from app.main import create_app
 from app.settings import Settings
-from app.users.manager import UserDatabase
+from app.users.store import UserDatabase
 from tests.fixtures.client import create_client
 
 

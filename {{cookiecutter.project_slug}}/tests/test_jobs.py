@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import __main__ as program_module
 from app.database import sessionmaker, utc_now
-from app.jobs import Context, enqueue, job
+from app.jobs import Context, enqueue, execution, job
 from app.jobs import worker as worker_module
+from app.jobs.execution import LEASE, MAX_ATTEMPTS, claim, delay, execute
 from app.jobs.models import Job
 from app.jobs.queue import JOBS
-from app.jobs.worker import LEASE, MAX_ATTEMPTS, Worker, claim, delay, execute, running_worker, work
+from app.jobs.worker import Worker, running_worker, work
 from app.main import create_app
 from app.settings import Settings
 from app.users.models import User
@@ -165,7 +166,7 @@ async def test_unknown_job_is_kept(session: AsyncSession, jobs: Jobs) -> None:
 async def test_job_that_takes_too_long_is_ended(
     app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "TIME_LIMIT", 0.01)
+    monkeypatch.setattr(execution, "TIME_LIMIT", 0.01)
     await queue(session, "hangs")
 
     with pytest.raises(TimeoutError):

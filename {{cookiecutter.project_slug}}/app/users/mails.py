@@ -5,8 +5,9 @@ from html import escape
 from app.database import sessionmaker
 from app.jobs import Context, job
 from app.services.email import Email, get_email
-from app.users.manager import UserDatabase, UserManager
+from app.users.manager import UserManager
 from app.users.models import User
+from app.users.store import UserDatabase
 
 
 @job

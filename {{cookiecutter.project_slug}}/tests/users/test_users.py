@@ -7,9 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import AppError
 from app.settings import Settings
-from app.users.manager import UserDatabase, UserManager
+from app.users.manager import UserManager
 from app.users.models import User
 from app.users.schemas import UserCreate
+from app.users.store import UserDatabase
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
 

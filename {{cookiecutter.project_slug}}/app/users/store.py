@@ -1,0 +1,48 @@
+"""How accounts are stored."""
+
+import uuid
+from typing import Any
+
+from fastapi_users.exceptions import UserAlreadyExists
+from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
+
+from app.database import violates_unique
+from app.errors import AppError
+from app.users.models import User, normalise
+
+
+class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
+    """Tells apart what can go wrong when a user is stored."""
+
+    async def get_by_email(self, email: str) -> User | None:
+        if "\0" in email:  # no database can look for it
+            return None
+        user: User | None = await self.session.scalar(
+            select(User).where(User.__table__.c.email == normalise(email))
+        )
+        return user
+
+    async def create(self, create_dict: dict[str, Any]) -> User:
+        try:
+            return await super().create(create_dict)
+        except IntegrityError as error:
+            await self._explain(error)
+            raise
+
+    async def update(self, user: User, update_dict: dict[str, Any]) -> User:
+        try:
+            return await super().update(user, update_dict)
+        except IntegrityError as error:
+            await self._explain(error)
+            raise
+        except StaleDataError as error:
+            await self.session.rollback()
+            raise AppError(404, "USER_NOT_FOUND", "The user has just been deleted.") from error
+
+    async def _explain(self, error: IntegrityError) -> None:
+        await self.session.rollback()
+        if violates_unique(error, User.__table__.c.email):
+            raise UserAlreadyExists from error
