@@ -21,7 +21,7 @@ GENERATED = {
     "app.services": {"app.database", "app.errors", "app.settings"},
     "app.database": set(),
     "app.health": {"app.database", "app.errors"},
-    "app.http": {"app.errors", "app.settings"},
+    "app.http": {"app.database", "app.errors", "app.settings"},
     "app.jobs": {"app.database", "app.services"},
     "app.openapi": {"app.errors"},
     "app.throttle": {"app.errors", "app.settings"},
