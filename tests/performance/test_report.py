@@ -95,7 +95,7 @@ class TestPage:
         for name in ("set-up", "SQL", "tear-down", "imports", "collection"):
             expect(page.locator("#time")).to_contain_text(name)
         expect(page.locator("#time svg.trend rect")).to_have_count(3)
-        expect(page.locator("#fixtures")).to_contain_text("tests.fixtures.client:app")
+        expect(page.locator("#fixtures")).to_contain_text("tests.fixtures.")
         expect(page.locator("#repeated tbody tr").first).to_contain_text("SELECT '<b>&'")
         expect(page.locator("#repeated tbody tr").first).to_contain_text(f"{INNER}:10")
         expect(page.locator("#shards tbody tr")).to_have_count(3)
