@@ -14,7 +14,7 @@ SLUG = re.compile(r"[a-z](?:[-_]?[a-z0-9])*")
 # A project of this name would be its own dependency, and could not be installed.
 DEPENDENCIES = {
     *("aiosmtplib", "aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock"),
-    *("httpx2", "limits", "mypy", "redis", "schemathesis"),
+    *("httpx2", "limits", "mypy", "schemathesis", "valkey"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),

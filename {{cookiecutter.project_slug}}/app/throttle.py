@@ -70,7 +70,7 @@ class Throttle:
         storages: list[Any] = [MemoryStorage()]
         if self.settings.redis_url:
             url = f"async+{self.settings.redis_url}"
-            storages.insert(0, storage_from_string(url, implementation="redispy"))
+            storages.insert(0, storage_from_string(url, implementation="valkey"))
         self._limiters = [MovingWindowRateLimiter(storage) for storage in storages]
         return self._limiters
 
