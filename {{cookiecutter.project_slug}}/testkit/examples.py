@@ -25,7 +25,7 @@ def has_examples(item: pytest.Item) -> bool:
 def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task]) -> Iterator[None]:
     """Undoes each example back to what the fixtures have arranged. About 1 ms for each."""
     worker = isolation.worker
-    _allow_fixtures(item.obj)
+    _adapt_settings(item.obj)
     handle = item.obj.hypothesis
     inner = handle.inner_test
     is_arranged = False
@@ -70,13 +70,16 @@ def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task])
             run(worker.loop, isolation.begin())
 
 
-def _allow_fixtures(test: Any) -> None:
-    """Fixtures that the test shares by all its examples are no mistake here."""
+def _adapt_settings(test: Any) -> None:
+    """Fixtures that the test shares by all its examples are no mistake here; and the first example may
+    load what the others find, so only a deadline that the test states counts."""
     hypothesis = sys.modules["hypothesis"]
-    check = hypothesis.HealthCheck.function_scoped_fixture
     settings = test._hypothesis_internal_use_settings
-    allowed = {*settings.suppress_health_check, check}
+    check = hypothesis.HealthCheck.function_scoped_fixture
+    stated = settings.deadline != hypothesis.settings.default.deadline
     function = getattr(test, "__func__", test)
     function._hypothesis_internal_use_settings = hypothesis.settings(
-        settings, suppress_health_check=list(allowed)
+        settings,
+        suppress_health_check=list({*settings.suppress_health_check, check}),
+        deadline=settings.deadline if stated else None,
     )
