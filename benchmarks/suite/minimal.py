@@ -63,8 +63,8 @@ async def live() -> dict[str, str]:
 async def list_products(
     session: Annotated[AsyncSession, Depends(get_session)], limit: int = 20, offset: int = 0
 ) -> Page:
-    statement = select(Product).order_by(Product.id).limit(limit).offset(offset)
-    products = (await session.scalars(statement)).all()
-    total = await session.scalar(select(func.count()).select_from(Product))
-    items = [ProductRead.model_validate(product) for product in products]
-    return Page(items=items, total=total or 0, limit=limit, offset=offset)
+    total = select(func.count()).select_from(Product).scalar_subquery()
+    statement = select(Product, total).order_by(Product.id).limit(limit).offset(offset)
+    rows = (await session.execute(statement)).all()
+    items = [ProductRead.model_validate(product) for product, _ in rows]
+    return Page(items=items, total=rows[0][1] if rows else 0, limit=limit, offset=offset)

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.util import await_only
 
 DRIVER_TIMEOUT = 5.0  # seconds, where nothing else is said
@@ -25,12 +25,14 @@ class EngineSettings(BaseSettings):
 def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine whose transactions are what they claim to be, and which keeps values out of errors and
     logs; `options` go to SQLAlchemy."""
-    engine = create_async_engine(url, **{"hide_parameters": True} | options)
+    defaults = {"hide_parameters": True, "pool_reset_on_return": None}
+    engine = create_async_engine(url, **defaults | options)
     writers = Writers(options.get("connect_args", {}).get("timeout", DRIVER_TIMEOUT))
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", partial(_begin, writers))
     for end in ("commit", "rollback"):
         event.listen(engine.sync_engine, end, writers.leave)
+    event.listen(engine.pool, "reset", _reset)
     for end in ("checkin", "invalidate"):
         event.listen(engine.pool, end, writers.leave_record)
     return engine
@@ -60,6 +62,12 @@ def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _reset(connection: DBAPIConnection, _entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+    # SQLAlchemy would ask the driver's thread to roll back what a session has rolled back already.
+    if state.asyncio_safe and connection.driver_connection.in_transaction:
+        connection.rollback()
 
 
 class Writers:

@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -68,34 +67,9 @@ def problem(
     )
 
 
-class UnexpectedErrors:
-    """Answers what nobody has foreseen like any other error, and reports it once.
-
-    Starlette would answer and raise it again, so that the server logs it a second time and closes the
-    connection, with the next request of the client on it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        has_started = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal has_started
-            has_started = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_noting)
-        except Exception as error:
-            if has_started:  # only a broken connection tells the client that this is not all of it
-                raise
-            await problem(500, "Something went wrong on our side.")(scope, receive, send)
-            scope["app"].state.report_error(error)
+def unexpected_problem() -> ProblemResponse:
+    """The answer to an error that nobody has foreseen."""
+    return problem(500, "Something went wrong on our side.")
 
 
 def report_error(error: Exception) -> None:
@@ -105,7 +79,6 @@ def report_error(error: Exception) -> None:
 
 def install_error_handlers(app: FastAPI) -> None:
     app.state.report_error = report_error
-    app.add_middleware(UnexpectedErrors)
 
     @app.exception_handler(AppError)
     async def on_app_error(_request: Request, error: AppError) -> ProblemResponse:

@@ -5,7 +5,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import SAFE_METHODS
-from app.errors import problem
+from app.errors import problem, unexpected_problem
 from app.settings import Settings
 
 # As ASGI has them: in bytes, the names in lower case.
@@ -22,8 +22,12 @@ CONTENT_SECURITY_POLICY = HEADERS[1]
 
 
 class Conventions:
-    """HEAD is answered where GET is, no NUL and no huge body gets further, and browsers are told to be
-    careful."""
+    """HEAD is answered where GET is, no NUL and no huge body gets further, browsers are told to be
+    careful, and errors that nobody has foreseen are answered like any other, and reported once.
+
+    Starlette would answer them and raise them again, so that the server logs them a second time and
+    closes the connection, with the next request of the client on it.
+    """
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         self.app = app
@@ -34,13 +38,16 @@ class Conventions:
             await self.app(scope, receive, send)
             return
         method = scope["method"]
+        has_started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
+                has_started = True
                 headers = message["headers"]
                 present = dict(headers)
                 wanted = ENCRYPTED_HEADERS if scope["scheme"] == "https" else HEADERS
-                headers.extend(header for header in wanted if header[0] not in present)
+                headers += [header for header in wanted if header[0] not in present]
                 if present.get(b"content-type", b"").startswith(b"text/html"):  # the documentation
                     headers.remove(CONTENT_SECURITY_POLICY)
             elif method == "HEAD":
@@ -50,8 +57,23 @@ class Conventions:
         inner = self.app if method in SAFE_METHODS else self.limited_app
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             inner = problem(400, "The URL holds a NUL.")
+        elif method not in SAFE_METHODS and announced_size(scope) > self.limited_app.max_body_size:
+            # Starlette's middleware would refuse it as plain text.
+            inner = problem(413, "The body of the request is too large.")
         as_get = {**scope, "method": "GET"} if method == "HEAD" else scope
-        await inner(as_get, receive, send_with_headers)
+        try:
+            await inner(as_get, receive, send_with_headers)
+        except Exception as error:
+            if has_started:  # only a broken connection tells the client that this is not all of it
+                raise
+            await unexpected_problem()(scope, receive, send_with_headers)
+            scope["app"].state.report_error(error)
+
+
+def announced_size(scope: Scope) -> int:
+    """Of the body, in bytes; 0 where the client does not say it in advance."""
+    size = dict(scope["headers"]).get(b"content-length", b"")
+    return int(size) if size.isdigit() else 0
 
 
 def install_conventions(app: FastAPI, settings: Settings) -> None:

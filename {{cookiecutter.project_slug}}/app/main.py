@@ -1,16 +1,18 @@
 """The application: everything is put together here, and nowhere else."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 from fastapi import FastAPI
 
-from app import health, models  # noqa: F401  # every table, also those that no route uses
+from app import models  # noqa: F401  # every table, also those that no route uses
 from app.api import include_routers
 from app.database import sessionmaker
 from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers
+from app.health import install_health
 from app.http import install_conventions
 from app.jobs.worker import running_worker
 from app.openapi import install_openapi
@@ -29,6 +31,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.http_client = await resources.enter_async_context(httpx2.AsyncClient(timeout=5))
         if settings.jobs_in_process:
             await resources.enter_async_context(running_worker(app))
+        if settings.environment != "test":
+            gc.freeze()  # what is loaded stays: to look through it time and again costs up to a tenth
         yield
 
 
@@ -46,6 +50,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_conventions(app, settings)
     install_throttle(app)
     install_openapi(app)
-    app.include_router(health.router)
+    install_health(app)
     include_routers(app)
     return app

@@ -1,6 +1,6 @@
 """What holds for every request and every response."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
@@ -68,12 +68,21 @@ async def test_no_nul_gets_through(client: httpx2.AsyncClient, url: str) -> None
     assert response.headers["content-type"] == "application/problem+json"
 
 
+async def chunks() -> AsyncIterator[bytes]:
+    yield b" " * 1000
+    yield b" "
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
 async def test_body_that_is_too_large_is_refused(
-    configured: Callable[..., httpx2.AsyncClient],
+    configured: Callable[..., httpx2.AsyncClient], in_chunks: bool
 ) -> None:
-    response = await configured(max_body_size=1000).post(REGISTER, content=b" " * 1001)
+    content = chunks() if in_chunks else b" " * 1001
+    response = await configured(max_body_size=1000).post(REGISTER, content=content)
 
     assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_only_named_hosts_are_answered(

@@ -1,6 +1,7 @@
 """The application as a server runs it: with its lifespan, and an engine of its own."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import httpx2
@@ -36,6 +37,18 @@ async def test_lifespan(tmp_path: Path) -> None:
 def test_serves_within_its_lifespan(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
         assert client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.network
+async def test_what_is_loaded_is_no_garbage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    app = create_app(settings.model_copy(update={"environment": "development"}))
+
+    async with app.router.lifespan_context(app):
+        assert frozen
 
 
 @pytest.mark.network
