@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,12 @@ class TCPServer:
 
 @pytest.fixture(scope="session")
 def tcp_server(postgresql_project: Project) -> Iterator[TCPServer]:
+    with running_server(postgresql_project) as server:
+        yield server
+
+
+@contextmanager
+def running_server(postgresql_project: Project) -> Iterator[TCPServer]:
     """Made of the wheel, as it has to work where nothing else is installed."""
     # The user that the server runs as must be able to reach it.
     directory = Path(tempfile.mkdtemp(prefix="fast-fastapi-", dir="/var/tmp"))

@@ -2,19 +2,22 @@
 
 import asyncio
 import http.client
+import os
+import re
+import resource
 import shutil
 import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.conftest import Project, start
-from tests.servers import TCPServer, free_port, wait_until
+from tests.servers import TCPServer, free_port, running_server, wait_until
 from tests.service.servers import (
     PASSWORD,
     Background,
@@ -80,6 +83,71 @@ def test_readiness_follows_the_database(
         door.open()
         wait_until(lambda: readiness(service) == (200, None))
     tcp_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_postgresql_that_restarts_under_load(postgresql_project: Project, tmp_path: Path) -> None:
+    with running_server(postgresql_project) as server:
+        url = server.url(database=new_database(server)).replace(
+            "postgresql:", "postgresql+asyncpg:"
+        )
+        with running(postgresql_project, url, tmp_path) as service:
+            service.register("ada@example.com")
+            statuses = asyncio.run(read_while(service, lambda: crash(server)))
+            assert set(statuses) <= {200, 503}
+            assert statuses[-1] == 200
+            assert service.log_in("ada@example.com").status_code == 200
+            assert "Traceback" not in service.log.read_text()
+
+
+def crash(server: TCPServer) -> None:
+    """PostgreSQL closes all connections and recovers when one of its processes dies."""
+    own = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    os.kill(
+        int(re.findall(r"\d+", server.execute(f"{own} ORDER BY pid LIMIT 1"))[0]), signal.SIGKILL
+    )
+
+
+async def read_while(service: Service, happens: Callable[[], None]) -> list[int]:
+    """The answers to requests of many clients, until they are what they were before it happened."""
+    import httpx2
+
+    statuses: list[int] = []
+    async with httpx2.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as client:
+
+        async def read() -> None:
+            good = 0
+            while good < 20:
+                status = (await client.get("/api/v1/products")).status_code
+                statuses.append(status)
+                good = good + 1 if status == 200 and has_happened.is_set() else 0
+                if status == 503:
+                    await asyncio.sleep(0.05)
+
+        has_happened = asyncio.Event()
+        readers = asyncio.gather(*(read() for _ in range(10)))
+        await asyncio.to_thread(happens)
+        has_happened.set()
+        await asyncio.wait_for(readers, 60)
+    return statuses
+
+
+def test_full_disk_costs_nothing_but_the_answer(sqlite_project: Project, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    with running(sqlite_project, url, tmp_path) as service:
+        service.register("ada@example.com")
+        largest = (tmp_path / "service.db-wal").stat().st_size
+        process = service.process.pid
+        limits = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (largest, limits[1]))
+        refused = [service.register(f"user-{number}@example.com") for number in range(5)]
+        assert {response.status_code for response in refused} == {503}
+        assert service.log_in("ada@example.com").status_code == 200
+
+        resource.prlimit(process, resource.RLIMIT_FSIZE, limits)
+        assert service.register("user-0@example.com").status_code == 201
+        with sqlite3.connect(tmp_path / "service.db") as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        database.close()
 
 
 def test_mail_server_that_hangs_holds_up_nobody(

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI, Request
 from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, TypeDecorator
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import KeyedColumnElement
 from starlette.requests import HTTPConnection
+
+from app.engine import DRIVER_ERRORS, is_outage
+from app.errors import OutageError, ProblemResponse, problem
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
@@ -76,6 +79,28 @@ class Money(TypeDecorator[Decimal]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
         return None if value is None else Decimal(value).scaleb(-2)
+
+
+def install_database_errors(app: FastAPI) -> None:
+    """While the database is away, full, or too busy, requests are answered by 503."""
+
+    async def answer(_request: Request, error: Exception) -> ProblemResponse:
+        original: Any = getattr(error, "orig", None) or error
+        is_away = getattr(error, "connection_invalidated", False) or isinstance(error, TimeoutError)
+        if not is_away and not is_outage(original):
+            raise error
+        outage = OutageError(f"the database is not available: {original}")
+        outage.__cause__ = error
+        app.state.report_error(outage)
+        return problem(
+            503,
+            "The database is not available.",
+            code="DATABASE_UNAVAILABLE",
+            headers={"Retry-After": "1"},
+        )
+
+    for kind in (DBAPIError, TimeoutError, *DRIVER_ERRORS):
+        app.add_exception_handler(kind, answer)
 
 
 # Objects stay readable after a commit: an attribute access must never need the database.

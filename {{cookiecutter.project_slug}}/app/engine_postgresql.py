@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import asyncpg
 from pydantic import Field
 from pydantic_settings import BaseSettings
 from sqlalchemy import Connection, event
@@ -10,6 +11,12 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
+
+
+# Classes of SQLSTATE: no connection, no resources, an operator (or a restart) has intervened.
+OUTAGES = ("08", "53", "57P")
+# SQLAlchemy passes on what goes wrong while it connects as it is.
+DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 
 
 class EngineSettings(BaseSettings):
@@ -61,9 +68,25 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_max_overflow,
         "connect_args": {
-            "server_settings": {name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()}
+            "async_creator_fn": _connect,
+            "server_settings": {
+                name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()
+            },
         },
     }
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database cannot work, whatever it is asked."""
+    state: str = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, ConnectionError) or state.startswith(OUTAGES)
+
+
+async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(*args, **options)
+    except OSError as error:  # of whatever kind, a time-out too
+        raise ConnectionError("the server cannot be reached") from error
 
 
 def prepare_migration(connection: Connection) -> None:

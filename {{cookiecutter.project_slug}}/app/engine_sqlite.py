@@ -16,6 +16,17 @@ from sqlalchemy.util import await_only
 DRIVER_TIMEOUT = 5.0  # seconds, where nothing else is said
 
 
+# What is wrong with the file, its disk or its lock, and not with the statement.
+OUTAGES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+}
+DRIVER_ERRORS = (sqlite3.Error,)
+
+
 class EngineSettings(BaseSettings):
     database_busy_timeout: float = Field(
         default=5, ge=0, description="seconds to wait while another connection writes"
@@ -41,6 +52,12 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
 def engine_options(settings: EngineSettings) -> dict[str, Any]:
     """The options of the engine that serves requests."""
     return {"connect_args": {"timeout": settings.database_busy_timeout}}
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database cannot work, whatever it is asked."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in OUTAGES
 
 
 def prepare_migration(connection: Connection) -> None:
@@ -92,7 +109,9 @@ class Writers:
             async with asyncio.timeout(self.timeout):
                 await self._turn.acquire()
         except TimeoutError:
-            raise sqlite3.OperationalError("database is locked") from None
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error from None
 
     def leave(self, connection: Connection) -> None:
         if not connection.invalidated:  # then it has left already

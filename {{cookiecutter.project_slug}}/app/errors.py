@@ -72,9 +72,16 @@ def unexpected_problem() -> ProblemResponse:
     return problem(500, "Something went wrong on our side.")
 
 
+class OutageError(Exception):
+    """Something that the service cannot do without is away."""
+
+
 def report_error(error: Exception) -> None:
     """What happens to an unexpected error. `app.state.report_error` may be another function."""
-    logger.error("unexpected error", exc_info=error)
+    if isinstance(error, OutageError):  # there may be very many
+        logger.error("%s", error)
+    else:
+        logger.error("unexpected error", exc_info=error)
 
 
 def install_error_handlers(app: FastAPI) -> None:

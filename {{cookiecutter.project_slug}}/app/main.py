@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app import models  # noqa: F401  # every table, also those that no route uses
 from app.api import include_routers
-from app.database import sessionmaker
+from app.database import install_database_errors, sessionmaker
 from app.engine import create_engine, engine_options
 from app.errors import install_error_handlers
 from app.health import install_health
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.services = Services(app)
     install_error_handlers(app)
+    install_database_errors(app)
     install_conventions(app, settings)
     install_throttle(app)
     install_openapi(app)

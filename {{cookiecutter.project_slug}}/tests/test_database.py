@@ -1,12 +1,17 @@
+import logging
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+import httpx2
 import pytest
 from sqlalchemy import literal, select
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Money, UTCDateTime
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.client import create_client
 
 
 @pytest.mark.parametrize("amount", [Decimal("19.99"), Decimal("-0.01"), Decimal("9999999999.99")])
@@ -33,3 +38,40 @@ async def test_moments_are_in_utc(session: AsyncSession) -> None:
     assert stored == noon
     assert stored is not None
     assert stored.tzinfo is UTC
+
+
+async def answer_to(error: Exception, settings: Settings) -> httpx2.Response:
+    """What a client gets when a route fails with this error."""
+    app = create_app(settings)
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise error
+
+    return await create_client(app).get("/fails")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("the pool is exhausted"),
+        DBAPIError("SELECT 1", {}, Exception("gone"), connection_invalidated=True),
+    ],
+    ids=["pool", "connection"],
+)
+async def test_outage_is_answered_in_one_line(
+    settings: Settings, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        response = await answer_to(error, settings)
+
+    assert (response.status_code, response.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
+    assert response.headers["retry-after"] == "1"
+    (record,) = caplog.records
+    assert record.exc_info is None
+
+
+async def test_mistake_is_no_outage(settings: Settings) -> None:
+    mistake = DBAPIError("SELECT 1 FROM nowhere", {}, Exception("there is no such table"))
+
+    assert (await answer_to(mistake, settings)).status_code == 500

@@ -3,12 +3,13 @@
 import traceback
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.engine import create_engine, engine_options
+from app.engine import create_engine, engine_options, is_outage
 from app.settings import Settings
 from app.users.models import User
 from app.users.store import UserDatabase
@@ -29,6 +30,23 @@ async def test_slow_statement_is_cancelled(limited_engine: AsyncEngine) -> None:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await connection.execute(text("SELECT pg_sleep(5)"))
     await limited_engine.dispose()
+
+
+@pytest.mark.network
+async def test_server_that_is_away_is_an_outage(settings: Settings) -> None:
+    url = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
+    engine = create_engine(url, **engine_options(settings))
+
+    with pytest.raises(ConnectionError) as refused:
+        await engine.connect()
+
+    assert is_outage(refused.value)
+
+
+def test_outages_are_told_from_mistakes() -> None:
+    assert is_outage(asyncpg.TooManyConnectionsError())
+    assert is_outage(asyncpg.DiskFullError())
+    assert not is_outage(asyncpg.UndefinedTableError())
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.engine import create_engine, engine_options
+from app.engine import create_engine, engine_options, is_outage
 from app.settings import Settings
 from app.users.models import User
 from app.users.store import UserDatabase
@@ -24,6 +24,26 @@ async def test_waits_for_a_writer_no_longer_than_it_may(tmp_path: Path) -> None:
         async with engine.connect() as other:
             with pytest.raises(sqlite3.OperationalError, match="database is locked"):
                 await other.execute(text("INSERT INTO notes VALUES (1)"))
+    await engine.dispose()
+
+
+def test_outages_are_told_from_mistakes() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    assert is_outage(error)
+    with pytest.raises(sqlite3.OperationalError) as mistake:
+        sqlite3.connect(":memory:").execute("SELECT 1 FROM nowhere")
+    assert not is_outage(mistake.value)
+
+
+async def test_connection_comes_back_without_a_transaction(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/pool.db")
+
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.execute("BEGIN")  # behind SQLAlchemy's back
+
+    assert not driver.in_transaction
     await engine.dispose()
 
 

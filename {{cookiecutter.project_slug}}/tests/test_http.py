@@ -85,6 +85,14 @@ async def test_body_that_is_too_large_is_refused(
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+async def test_body_that_is_too_deep_is_refused(client: httpx2.AsyncClient, opening: str) -> None:
+    response = await client.post(REGISTER, content=opening * 100_000)
+
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
 async def test_only_named_hosts_are_answered(
     configured: Callable[..., httpx2.AsyncClient],
 ) -> None:

@@ -18,7 +18,7 @@ from app import __main__ as program_module
 from app.database import sessionmaker, utc_now
 from app.jobs import Context, enqueue, execution, job
 from app.jobs import worker as worker_module
-from app.jobs.execution import LEASE, MAX_ATTEMPTS, claim, delay, execute
+from app.jobs.execution import LEASE, MAX_ATTEMPTS, JobFailedError, claim, delay, execute
 from app.jobs.models import Job
 from app.jobs.queue import JOBS
 from app.jobs.worker import Worker, running_worker, work
@@ -144,11 +144,12 @@ async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: J
     claimed = await claim()
     assert claimed
 
-    with pytest.raises(OSError, match="no mail server"):  # it is reported
+    with pytest.raises(JobFailedError, match=str(claimed.id)):  # it is reported
         await execute(app, claimed)
 
     (kept,) = await jobs.waiting()
     assert kept.failed_at
+    assert kept.last_error == "OSError: no mail server"
     assert await claim() is None
 
 

@@ -20,6 +20,10 @@ MAX_ATTEMPTS = 10  # over about nineteen hours
 LONGEST_DELAY = timedelta(hours=6)
 
 
+class JobFailedError(Exception):
+    """A job was tried for the last time. Its row stays, with `last_error`."""
+
+
 def delay(attempts: int) -> timedelta:
     """Until the next try: 5 s, 20 s, 80 s, and so on."""
     return min(timedelta(seconds=5 * 4 ** (attempts - 1)), LONGEST_DELAY)
@@ -80,4 +84,6 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
     # What is wrong is in the row: it may hold an address, which a log must not.
     logger.warning("job %s has failed (%s, try %d)", job.name, type(error).__name__, job.attempts)
     if has_failed:
-        app.state.report_error(error)
+        app.state.report_error(
+            JobFailedError(f"{job.name} has failed {job.attempts} times; see the row {job.id}")
+        )

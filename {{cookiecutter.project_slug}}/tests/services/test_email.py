@@ -101,6 +101,16 @@ async def test_same_mail_has_the_same_id_and_two_forms(server: SMTPServer) -> No
     assert b"text/html" in server.message
 
 
+@pytest.mark.parametrize("field", ["to", "subject"])
+async def test_nobody_adds_a_header(server: SMTPServer, field: str) -> None:
+    injected = replace(EMAIL, **{field: "ada@example.com\r\nBcc: eve@example.com"})
+
+    with pytest.raises(ValueError, match=r"(?i)linefeed|newline|CR|invalid"):
+        await sender(server).send(injected)
+
+    assert server.commands == []
+
+
 def make_certificate(folder: Path) -> Path:
     """A file with a key and its certificate for 127.0.0.1, good for an hour."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +8,16 @@ from uuid import UUID
 import httpx2
 import jwt
 import pytest
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.settings import Settings
+from app.users import passwords
 from app.users.models import User
+from testkit.performance.queries import assert_queries
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
+from tests.fixtures.jobs import Jobs
 from tests.fixtures.mock_services import MockServices
 
 NEW_PASSWORD = "another horse battery staple"
@@ -290,3 +295,68 @@ class TestVerify:
 
         assert response.status_code == 400
         assert response.json()["code"] == "VERIFY_USER_BAD_TOKEN"
+
+
+@pytest.mark.parametrize("route", ["login", "register", "forgot-password", "request-verify-token"])
+async def test_takes_the_same_steps_for_every_address(
+    client: httpx2.AsyncClient,
+    user: User,
+    jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
+    route: str,
+) -> None:
+    """Nobody learns from the time of an answer which addresses are known."""
+    steps: list[str] = []
+
+    async def in_thread(function: Callable[..., object], *args: str) -> object:
+        steps.append("hashes")
+        return function(*args)
+
+    monkeypatch.setattr(passwords, "in_thread", in_thread)
+    taken: list[list[str]] = []
+    for email in (user.email, "nobody@example.com"):
+        steps.clear()
+        body = {"username": email, "email": email, "password": NEW_PASSWORD}
+        sent: dict[str, Any] = {"data" if route == "login" else "json": body}
+        with assert_queries(at_most=5) as statements:
+            await client.post(f"/api/v1/auth/{route}", **sent)
+        taken.append(steps + [statement.split()[0] for statement in statements])
+
+    known, unknown = taken
+    if route == "register":  # a new row is read again, in less than a hundredth of the hashing
+        unknown.remove("SELECT")
+    assert known == unknown
+    assert ("hashes" in known) == (route in ("login", "register"))
+
+
+async def test_log_holds_no_secret(
+    client: httpx2.AsyncClient,
+    user: User,
+    session: AsyncSession,
+    mock_services: MockServices,
+    jobs: Jobs,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secrets = [user.email, PASSWORD, NEW_PASSWORD, user.hashed_password, "new@example.com"]
+    account = {"email": user.email, "password": NEW_PASSWORD}
+
+    await client.post("/api/v1/auth/register", json=account)  # it is taken
+    await client.post("/api/v1/auth/register", json=account | {"email": "new@example.com"})
+    secrets.append((await log_in(client, user.email, PASSWORD)).json()["access_token"])
+    await client.get("/api/v1/users/me", headers={"Authorization": f"Bearer {secrets[-1]}"})
+    await log_in(client, user.email, NEW_PASSWORD)
+    await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+    jobs.fail(OSError(f"550 <{user.email}> is unknown"))
+    await jobs.run()
+    await jobs.run_all()
+    secrets.append(token_in_mail(mock_services))
+    answer = {"token": secrets[-1], "password": NEW_PASSWORD}
+    assert (await client.post("/api/v1/auth/reset-password", json=answer)).is_success
+    session.add(User(email=user.email, hashed_password=user.hashed_password))
+    with pytest.raises(IntegrityError) as refused:
+        await session.commit()
+
+    said = f"{caplog.text}\n{refused.value}"
+    assert "has failed (OSError" in said
+    assert [secret for secret in secrets if secret in said] == []
