@@ -19,7 +19,7 @@ GENERATED = {
     },
     "app.products": {"app.database", "app.errors", "app.services", "app.users"},
     "app.services": {"app.database", "app.errors", "app.settings"},
-    "app.database": set(),
+    "app.database": {"app.engine", "app.errors"},
     "app.health": {"app.database", "app.errors"},
     "app.http": {"app.database", "app.errors", "app.settings"},
     "app.jobs": {"app.database", "app.services"},
