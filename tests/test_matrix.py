@@ -12,7 +12,7 @@ import pytest
 from tests.answers import ODD_ANSWERS, generate_odd
 from tests.conftest import UV, Project, find_python, run
 
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 COMBINATIONS = [
     pytest.param(answer, database, python, id=f"{database}-{python}-{answer}")
     for answer, (database, python) in zip(
