@@ -61,13 +61,14 @@ def is_outage(error: Exception) -> bool:
 
 
 def prepare_migration(connection: Connection) -> None:
-    """Call it before a migration begins.
+    """Call it before a migration begins: of two instances that start, the second one waits.
 
     To alter a table, Alembic copies and drops it, which would delete the rows that refer to it.
     """
-    # Inside a transaction the pragma would do nothing, so it goes past SQLAlchemy.
+    # Inside a transaction the pragmas would do nothing, so they go past SQLAlchemy.
     cursor = connection.connection.cursor()
     cursor.execute("PRAGMA foreign_keys = OFF")
+    cursor.execute("PRAGMA busy_timeout = 600000")  # ms
     cursor.close()
 
 

@@ -1,6 +1,7 @@
 """Settings, read from the environment and from `.env`, checked before anything starts."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from fastapi import Depends, Request
@@ -8,6 +9,9 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.engine import EngineSettings
+
+# Where containers find secrets: a file for each, named like the setting.
+SECRETS = next(filter(Path.is_dir, [Path("/run/secrets")]), None)
 
 # Refused in every environment where it would matter.
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"  # noqa: S105
@@ -40,7 +44,7 @@ Rate = Annotated[
 class Settings(EngineSettings):
     """One attribute per variable: `database_url` is read from `DATABASE_URL`."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_file=".env", secrets_dir=SECRETS, extra="ignore")
 
     environment: Literal["development", "test", "staging", "production"] = "development"
     database_url: str = "{{ cookiecutter.__database_url }}"

@@ -54,6 +54,8 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         render_item=render_type,
         process_revision_directives=revise,
+        # SQLite too can take back what it has done to a table, whatever Alembic thinks.
+        transactional_ddl=True,
         # Where a table cannot be altered, it is copied.
         render_as_batch=not connection.dialect.supports_alter,
     )

@@ -1,0 +1,60 @@
+"""The database: its schema, and data to begin with."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from app.cli.program import cli, fail, in_plain_words, with_database
+from app.database import sessionmaker
+from app.engine import DRIVER_ERRORS, create_engine
+from app.settings import load_settings
+
+ALEMBIC = Path(__file__).parents[2] / "alembic.ini"
+
+
+@cli.command()
+def migrate(
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the database to answer.")
+    ] = 30,
+) -> None:
+    """Bring the database to the newest revision. Many may do so at once."""
+    from alembic import command
+    from alembic.config import Config
+
+    asyncio.run(wait_for_database(load_settings().database_url, wait))
+    with in_plain_words():
+        command.upgrade(Config(ALEMBIC), "head")
+
+
+async def wait_for_database(url: str, seconds: float) -> None:
+    engine = create_engine(url)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            async with asyncio.timeout(max(seconds, 1)), engine.connect():
+                break
+        except (DBAPIError, TimeoutError, *DRIVER_ERRORS, OSError) as error:
+            if time.monotonic() >= deadline:
+                fail(f"The database has not answered for {seconds:g} s: {error or 'no answer'}")
+            await asyncio.sleep(0.2)
+    await engine.dispose()
+
+
+@cli.command()
+@with_database
+async def seed() -> None:
+    """Add example data, all of it or none; what is there already stays as it is."""
+    from app.examples import EXAMPLES
+
+    if load_settings().environment == "production":
+        fail("This is production, which gets no example data.")
+    async with sessionmaker() as session:
+        for add_examples in EXAMPLES:
+            await add_examples(session)
+        await session.commit()
+    typer.echo("The examples are there.")

@@ -1,0 +1,50 @@
+"""What runs until it is told to stop: the service, and workers."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from app.cli.program import cli
+from app.settings import load_settings
+
+# Requests in flight may take as long; with the jobs it is less than the 10 s of a container.
+GRACE = 6  # seconds
+
+
+@cli.command()
+def serve(
+    host: Annotated[str, typer.Option(envvar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="PORT", min=0, max=65535)] = 8000,
+    workers: Annotated[
+        int, typer.Option(envvar="WEB_CONCURRENCY", min=1, help="Processes that share the port.")
+    ] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew on every change.")] = False,
+) -> None:
+    """Serve requests, and run jobs unless JOBS_IN_PROCESS=false.
+
+    Whom to believe who the client is, behind a proxy: FORWARDED_ALLOW_IPS (127.0.0.1 by default).
+    """
+    import uvicorn
+
+    load_settings()  # what is wrong with them is said once, not by every process
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+@cli.command()
+def worker() -> None:
+    """Run jobs; any number of workers may do so at once."""
+    from app.jobs.worker import work
+    from app.main import create_app
+
+    # The service itself may have been told to leave jobs to others: to this program.
+    settings = load_settings().model_copy(update={"jobs_in_process": True})
+    asyncio.run(work(create_app(settings)))

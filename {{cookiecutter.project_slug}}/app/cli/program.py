@@ -1,0 +1,71 @@
+"""The program that the commands belong to, and what they have in common."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+
+from app.database import sessionmaker
+from app.engine import DRIVER_ERRORS, create_engine, engine_options, is_outage
+from app.settings import load_settings
+
+Parameters = ParamSpec("Parameters")
+
+cli = typer.Typer(
+    help="The commands of this service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def fail(reason: str) -> NoReturn:
+    """Ends the command: the reason goes to standard error, and the exit code is 1."""
+    typer.echo(reason, err=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """What a database or a value is refused for is a sentence, not a traceback."""
+    try:
+        yield
+    except ValidationError as error:
+        fail("\n".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()))
+    except (DBAPIError, *DRIVER_ERRORS) as error:
+        original = getattr(error, "orig", None) or error
+        remedy = "" if is_outage(original) else "\nHas it been migrated? `python -m app migrate`"
+        fail(f"The database has refused: {original}{remedy}")
+
+
+@asynccontextmanager
+async def open_database() -> AsyncIterator[None]:
+    """Binds the sessions to the database of the settings."""
+    settings = load_settings()
+    engine = create_engine(settings.database_url, **engine_options(settings))
+    sessionmaker.configure(bind=engine)
+    try:
+        yield
+    finally:
+        await engine.dispose()
+
+
+def with_database(function: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:
+    """Makes an async function a command, which has a database."""
+
+    async def call(*args: Any, **options: Any) -> None:
+        async with open_database():
+            await function(*args, **options)
+
+    @wraps(function)
+    def command(*args: Parameters.args, **options: Parameters.kwargs) -> None:
+        with in_plain_words():
+            asyncio.run(call(*args, **options))
+
+    return command

@@ -1,0 +1,75 @@
+"""What the service is told, and what it tells."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from dotenv import dotenv_values
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from app.cli.program import cli
+from app.settings import SECRETS, Settings, load_settings
+
+
+@cli.command()
+def settings(
+    check: Annotated[
+        bool, typer.Option("--check", help="Say nothing if they are valid; else fail.")
+    ] = False,
+) -> None:
+    """Show the settings as they are in effect, where each comes from, and no secrets."""
+    effective = load_settings()
+    if check:
+        return
+    for name, value, source in described(effective):
+        typer.echo(f"{name}={value}  # {source}")
+
+
+def described(effective: Settings) -> Iterator[tuple[str, str, str]]:
+    """Of each setting its variable, its value, and where that comes from."""
+    environment = {name.upper() for name in os.environ}
+    file = Settings.model_config.get("env_file")
+    in_file = {name.upper() for name in dotenv_values(str(file))} if file else set()
+    for name in Settings.model_fields:
+        variable = name.upper()
+        source = "default"
+        if variable in environment:
+            source = "environment"
+        elif variable in in_file:
+            source = str(file)
+        elif SECRETS and (SECRETS / name).exists():
+            source = str(SECRETS / name)
+        yield variable, shown(getattr(effective, name)), source
+
+
+def shown(value: Any) -> str:
+    """As it would be written, but for secrets."""
+    if isinstance(value, SecretStr):
+        return str(value)
+    if isinstance(value, list):
+        return ",".join(value)
+    if isinstance(value, str) and "://" in value:
+        return make_url(value).render_as_string(hide_password=True)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+@cli.command()
+def openapi(
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; standard output by default.")
+    ] = None,
+) -> None:
+    """Write the document of the API, for those who call it."""
+    from app.main import create_app
+
+    document = json.dumps(create_app().openapi(), indent=2, ensure_ascii=False)
+    if output is None:
+        typer.echo(document)
+    else:
+        output.write_text(f"{document}\n", encoding="utf-8")
