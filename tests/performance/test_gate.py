@@ -29,7 +29,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     assert (code, output[:23]) == (0, "Nothing became slower. ")
 
     repository = "app/products/repository.py"
-    total = "        total = await self.session.scalar("
+    total = "        rows = (await self.session.execute("
     project.edit(
         repository, total, f"        import asyncio\n        await asyncio.sleep(0.05)\n{total}"
     )

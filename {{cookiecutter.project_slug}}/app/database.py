@@ -81,15 +81,20 @@ class Money(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value).scaleb(-2)
 
 
+def is_away(error: Exception) -> bool:
+    """Whether it was the database that failed, and not what it was asked."""
+    if isinstance(error, TimeoutError) or getattr(error, "connection_invalidated", False):
+        return True
+    return is_outage(getattr(error, "orig", None) or error)
+
+
 def install_database_errors(app: FastAPI) -> None:
     """While the database is away, full, or too busy, requests are answered by 503."""
 
     async def answer(_request: Request, error: Exception) -> ProblemResponse:
-        original: Any = getattr(error, "orig", None) or error
-        is_away = getattr(error, "connection_invalidated", False) or isinstance(error, TimeoutError)
-        if not is_away and not is_outage(original):
+        if not is_away(error):
             raise error
-        outage = OutageError(f"the database is not available: {original}")
+        outage = OutageError(f"the database is not available: {getattr(error, 'orig', error)}")
         outage.__cause__ = error
         app.state.report_error(outage)
         return problem(
@@ -103,8 +108,21 @@ def install_database_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
+class Session(AsyncSession):
+    async def close(self) -> None:
+        """Rolls back what was not committed; a server that is away has done so by itself."""
+        try:
+            await super().close()
+        except (DBAPIError, *DRIVER_ERRORS) as error:
+            if not is_away(error):
+                raise
+            await self.invalidate()
+
+
 # Objects stay readable after a commit: an attribute access must never need the database.
-sessionmaker = async_sessionmaker(expire_on_commit=False)
+sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
+    class_=Session, expire_on_commit=False
+)
 """Makes every session of the application; bound to the engine when the application starts."""
 
 

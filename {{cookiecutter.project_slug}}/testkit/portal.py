@@ -1,7 +1,9 @@
-"""Lets Starlette's `TestClient` call the application in the event loop that all tests share.
+"""Keeps the event loop that all tests share, whoever wants another one in a sync test.
 
-It would start another loop in a thread, where the connections of this one are of no use. In a sync test
-nothing else runs, so the shared loop itself can run in that thread for as long as a request takes.
+When it ends, `asyncio.run` leaves the thread without a loop, for which SQLAlchemy asks in sync code: it
+gets the shared one back. Starlette's `TestClient` would start another loop in a thread, where the
+connections of this one are of no use. In a sync test nothing else runs, so the shared loop itself can run
+in that thread for as long as a request takes.
 """
 
 import asyncio
@@ -17,8 +19,14 @@ from anyio.from_thread import BlockingPortal
 
 
 def share_loop(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Whoever asks anyio for a portal in sync code gets one on this loop. Returns what ends that."""
+    """Whoever asks anyio for a portal in sync code gets one on this loop, and whoever takes the loop
+    away from the main thread gives it back. Returns what ends that."""
     start_another = anyio.from_thread.start_blocking_portal
+    set_loop = asyncio.set_event_loop
+
+    def set_or_give_back(other: asyncio.AbstractEventLoop | None) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        set_loop(loop if other is None and is_main and not loop.is_closed() else other)
 
     def start(*args: Any, **kwargs: Any) -> AbstractContextManager[BlockingPortal]:
         is_free = not loop.is_running() and threading.current_thread() is threading.main_thread()
@@ -26,6 +34,7 @@ def share_loop(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(anyio.from_thread, "start_blocking_portal", start)
+    patch.setattr(asyncio.events, "set_event_loop", set_or_give_back)  # where `asyncio.run` looks
     return patch.undo
 
 

@@ -1,4 +1,5 @@
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -8,7 +9,7 @@ from sqlalchemy import literal, select
 from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Money, UTCDateTime
+from app.database import Money, Session, UTCDateTime
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.client import create_client
@@ -75,3 +76,16 @@ async def test_mistake_is_no_outage(settings: Settings) -> None:
     mistake = DBAPIError("SELECT 1 FROM nowhere", {}, Exception("there is no such table"))
 
     assert (await answer_to(mistake, settings)).status_code == 500
+
+
+@pytest.mark.parametrize("is_outage", [True, False])
+async def test_server_that_is_away_has_rolled_back_by_itself(
+    monkeypatch: pytest.MonkeyPatch, is_outage: bool
+) -> None:
+    async def fail(_session: AsyncSession) -> None:
+        raise DBAPIError("ROLLBACK", {}, Exception("gone"), connection_invalidated=is_outage)
+
+    monkeypatch.setattr(AsyncSession, "close", fail)
+
+    with nullcontext() if is_outage else pytest.raises(DBAPIError):
+        await Session().close()

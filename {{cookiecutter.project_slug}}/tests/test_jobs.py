@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import __main__ as program_module
 from app.database import sessionmaker, utc_now
 from app.jobs import Context, enqueue, execution, job
 from app.jobs import worker as worker_module
@@ -279,21 +278,3 @@ async def test_program_works_until_it_is_told_to_stop(
             await asyncio.sleep(0.005)
         os.kill(os.getpid(), signal.SIGTERM)
         await program
-
-
-def test_program_runs_jobs_that_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    apps: list[FastAPI] = []
-
-    async def note_app(app: FastAPI) -> None:
-        apps.append(app)
-
-    settings = Settings(jobs_in_process=False)
-    monkeypatch.setattr(program_module, "load_settings", lambda: settings)
-    monkeypatch.setattr(program_module, "work", note_app)
-    monkeypatch.setattr("asyncio.run", lambda work: work.send(None))
-
-    with pytest.raises(StopIteration):
-        program_module.main(["worker"])
-
-    assert apps[0].state.settings.jobs_in_process
-    assert not settings.jobs_in_process

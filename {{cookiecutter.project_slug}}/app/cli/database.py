@@ -39,9 +39,9 @@ async def wait_for_database(url: str, seconds: float) -> None:
             async with asyncio.timeout(max(seconds, 1)), engine.connect():
                 break
         except (DBAPIError, TimeoutError, *DRIVER_ERRORS, OSError) as error:
-            if time.monotonic() >= deadline:
-                fail(f"The database has not answered for {seconds:g} s: {error or 'no answer'}")
             await asyncio.sleep(0.2)
+            if time.monotonic() >= deadline:
+                fail(f"The database has not answered for {seconds:g} s: {str(error) or 'silence'}")
     await engine.dispose()
 
 

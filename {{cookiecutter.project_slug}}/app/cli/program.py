@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from app.database import sessionmaker
-from app.engine import DRIVER_ERRORS, create_engine, engine_options, is_outage
+from app.database import is_away, sessionmaker
+from app.engine import DRIVER_ERRORS, create_engine, engine_options
 from app.settings import load_settings
 
 Parameters = ParamSpec("Parameters")
@@ -39,9 +39,8 @@ def in_plain_words() -> Iterator[None]:
     except ValidationError as error:
         fail("\n".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()))
     except (DBAPIError, *DRIVER_ERRORS) as error:
-        original = getattr(error, "orig", None) or error
-        remedy = "" if is_outage(original) else "\nHas it been migrated? `python -m app migrate`"
-        fail(f"The database has refused: {original}{remedy}")
+        remedy = "" if is_away(error) else "\nHas it been migrated? `python -m app migrate`"
+        fail(f"The database has refused: {getattr(error, 'orig', error)}{remedy}")
 
 
 @asynccontextmanager

@@ -3,6 +3,8 @@
 Each test runs twice, and looks first for what its other run would have left.
 """
 
+import asyncio
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -73,6 +75,16 @@ async def test_commit_of_sync_code(sync_session: Session, session: AsyncSession,
 
 @twice
 def test_commit_of_a_sync_test(sync_session: Session, run: int) -> None:
+    assert sync_session.query(Canary).count() == 0
+    sync_session.add(ada())
+    sync_session.commit()
+
+
+@twice
+def test_commit_after_a_loop_of_its_own(sync_session: Session, run: int) -> None:
+    """As a command of the application has one, in a sync test."""
+    asyncio.run(asyncio.sleep(0))
+
     assert sync_session.query(Canary).count() == 0
     sync_session.add(ada())
     sync_session.commit()

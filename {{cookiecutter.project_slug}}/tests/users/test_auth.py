@@ -337,7 +337,7 @@ async def test_log_holds_no_secret(
     jobs: Jobs,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     secrets = [user.email, PASSWORD, NEW_PASSWORD, user.hashed_password, "new@example.com"]
     account = {"email": user.email, "password": NEW_PASSWORD}
 

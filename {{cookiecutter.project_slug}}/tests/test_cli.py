@@ -1,0 +1,288 @@
+"""The commands, as they are typed."""
+
+import json
+import runpy
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from typer.testing import CliRunner, Result
+
+from app.cli import accounts, database, processes, program
+from app.cli import settings as settings_module
+from app.jobs.worker import STOP_TIMEOUT
+from app.products.models import Product
+from app.settings import Settings, load_settings
+from app.users.models import User
+from app.users.store import UserDatabase
+from testkit.databases import open_empty_database
+from tests.fixtures.database import SETUP
+from tests.fixtures.environment import DEVELOPMENT_DATABASE
+from tests.fixtures.factories import PASSWORD
+
+Run = Callable[..., Result]
+
+
+def with_database(tests: type) -> type:
+    """For commands with engines of their own, as in production."""
+    return pytest.mark.committed(pytest.mark.network(tests))
+
+
+@pytest.fixture
+def current() -> list[Settings]:
+    """The settings that the commands find; a test may put others in their place."""
+    return []
+
+
+@pytest.fixture
+def run(settings: Settings, current: list[Settings], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Types a command, with what it is told on standard input."""
+
+    def find_settings() -> Settings:
+        return current[-1] if current else settings
+
+    for module in (accounts, database, processes, program):
+        monkeypatch.setattr(module, "load_settings", find_settings)
+
+    def invoke(*arguments: str, text: str | None = None) -> Result:
+        return CliRunner().invoke(program.cli, arguments, input=text)
+
+    return invoke
+
+
+def output(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def reason(result: Result) -> str:
+    """Why the command has failed; that is no traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+def test_help_names_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["app", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("app", run_name="__main__")
+
+    assert "serve" in capsys.readouterr().out
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_asks_for_the_password_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def prompt(_text: str, **options: Any) -> str:
+        asked.append(options)
+        return PASSWORD
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.prompt", prompt)
+
+    assert accounts.read_password() == PASSWORD
+    assert asked == [{"hide_input": True, "confirmation_prompt": True}]
+
+
+@with_database
+class TestAccounts:
+    def test_first_superuser(self, run: Run, sync_session: Session) -> None:
+        said = output(run("create-superuser", "Root@example.com", text=f"{PASSWORD}\n"))
+        again = output(run("create-superuser", "root@example.com"))
+
+        assert said == "root@example.com is a superuser now.\n"
+        assert again == "root@example.com is a superuser already.\n"
+        user = sync_session.scalars(select(User)).one()
+        assert (user.is_superuser, user.is_verified) == (True, True)
+
+    def test_account_becomes_a_superuser(self, run: Run, sync_session: Session) -> None:
+        sync_session.add(User(email="ada@example.com", hashed_password="x", is_active=False))
+        sync_session.commit()
+
+        output(run("create-superuser", "ada@example.com"))
+
+        sync_session.expire_all()
+        user = sync_session.scalars(select(User)).one()
+        assert (user.is_superuser, user.is_active, user.hashed_password) == (True, True, "x")
+
+    @pytest.mark.parametrize(
+        ("email", "text", "why"),
+        [
+            ("root@example.com", "weak\n", "at least 8 characters"),
+            ("root@example.com", "", "no password on standard input"),
+            ("nonsense", f"{PASSWORD}\n", "not a valid email address"),
+        ],
+    )
+    def test_refuses_in_plain_words(self, run: Run, email: str, text: str, why: str) -> None:
+        assert why in reason(run("create-superuser", email, text=text))
+
+    def test_address_that_was_taken_in_the_meantime(
+        self, run: Run, sync_session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def find_nobody(*_args: object) -> None:
+            return None
+
+        sync_session.add(User(email="ada@example.com", hashed_password="x"))
+        sync_session.commit()
+        monkeypatch.setattr(UserDatabase, "get_by_email", find_nobody)
+
+        assert "Try again" in reason(
+            run("create-superuser", "ada@example.com", text=f"{PASSWORD}\n")
+        )
+
+    def test_lists_and_changes(self, run: Run, sync_session: Session) -> None:
+        for name in ("eve", "ada"):
+            sync_session.add(
+                User(email=f"{name}@example.com", hashed_password="x", is_verified=name == "ada")
+            )
+        sync_session.commit()
+
+        output(run("users", "deactivate", "eve@example.com"))
+        output(run("users", "promote", "ADA@example.com"))
+        assert output(run("users")) == (
+            "ada@example.com  superuser\neve@example.com  inactive  unverified\n"
+        )
+        output(run("users", "activate", "eve@example.com"))
+        output(run("users", "demote", "ada@example.com"))
+        assert output(run("users", "list")) == "ada@example.com\neve@example.com  unverified\n"
+
+    def test_account_that_nobody_has(self, run: Run) -> None:
+        assert "no account for x@example.com" in reason(run("users", "promote", "x@example.com"))
+
+
+@with_database
+class TestDatabase:
+    def test_is_new(self, run: Run, current: list[Settings], pytestconfig: pytest.Config) -> None:
+        with open_empty_database(SETUP, pytestconfig) as url:
+            current.append(Settings(database_url=url))
+
+            assert "python -m app migrate" in reason(run("users"))
+
+    def test_migrates(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        revisions: list[str] = []
+        monkeypatch.setattr(
+            "alembic.command.upgrade", lambda _config, revision: revisions.append(revision)
+        )
+
+        output(run("migrate"))
+
+        assert revisions == ["head"]
+
+    def test_waits_for_the_database_with_a_limit(self, run: Run, current: list[Settings]) -> None:
+        nowhere = DEVELOPMENT_DATABASE.set(database="/dev/null/none")
+        if nowhere.port is not None:
+            nowhere = nowhere.set(port=1)
+        url = nowhere.render_as_string(hide_password=False)
+        current.append(Settings(database_url=url))
+
+        assert "has not answered for 0.3 s" in reason(run("migrate", "--wait", "0.3"))
+
+    def test_seeds(self, run: Run, sync_session: Session) -> None:
+        for _ in range(2):
+            output(run("seed"))
+
+        assert len(sync_session.scalars(select(Product)).all()) == 5
+
+    def test_production_gets_no_examples(
+        self, run: Run, settings: Settings, current: list[Settings]
+    ) -> None:
+        current.append(settings.model_copy(update={"environment": "production"}))
+
+        assert "This is production" in reason(run("seed"))
+
+
+class TestProcesses:
+    def test_serves(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        served: list[dict[str, Any]] = []
+        monkeypatch.setattr(
+            uvicorn, "run", lambda app, **options: served.append({"app": app} | options)
+        )
+
+        output(run("serve", "--port", "9000", "--workers", "2"))
+
+        (options,) = served
+        assert options["app"] == "app.main:create_app"
+        assert (options["host"], options["port"], options["workers"]) == ("127.0.0.1", 9000, 2)
+        assert options["timeout_graceful_shutdown"] + STOP_TIMEOUT < 10
+
+    def test_worker_runs_jobs_that_are_left_to_it(
+        self,
+        run: Run,
+        settings: Settings,
+        current: list[Settings],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        apps: list[FastAPI] = []
+
+        async def note_app(app: FastAPI) -> None:
+            apps.append(app)
+
+        current.append(settings.model_copy(update={"jobs_in_process": False}))
+        monkeypatch.setattr("app.jobs.worker.work", note_app)
+
+        output(run("worker"))
+
+        assert apps[0].state.settings.jobs_in_process
+        assert not current[-1].jobs_in_process
+
+
+class TestSettings:
+    @pytest.fixture(autouse=True)
+    def read_anew(self) -> Iterator[None]:
+        load_settings.cache_clear()
+        yield
+        load_settings.cache_clear()
+
+    def test_shows_where_they_come_from_and_no_secret(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        secret = "a-secret-that-nobody-may-read-on-a-screen"
+        (tmp_path / "secret_key").write_text(secret)
+        (tmp_path / ".env").write_text("SMTP_PORT=2525\n")
+        monkeypatch.setattr(settings_module, "SECRETS", tmp_path)
+        monkeypatch.setitem(Settings.model_config, "secrets_dir", tmp_path)
+        monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+        monkeypatch.delenv("SECRET_KEY")
+        monkeypatch.setenv("REDIS_URL", "redis://me:hidden@cache:6379")
+        monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example")
+
+        said = output(run("settings"))
+
+        assert f"SECRET_KEY=**********  # {tmp_path}/secret_key\n" in said
+        assert f"SMTP_PORT=2525  # {tmp_path}/.env\n" in said
+        assert "REDIS_URL=redis://me:***@cache:6379  # environment\n" in said
+        assert "CORS_ORIGINS=https://a.example,https://b.example  # environment\n" in said
+        assert "SMTP_STARTTLS=false  # default\n" in said
+        assert "SMTP_USERNAME=  # default\n" in said
+        assert secret not in said
+
+    def test_checks(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert output(run("settings", "--check")) == ""
+        load_settings.cache_clear()
+        monkeypatch.setenv("SMTP_PORT", "twenty-five")
+
+        result = run("settings", "--check")
+
+        assert result.exit_code == 1
+        assert "SMTP_PORT: Input should be a valid integer" in result.output
+
+    def test_writes_the_document_of_the_api(self, run: Run, tmp_path: Path) -> None:
+        said = output(run("openapi"))
+        output(run("openapi", "--output", str(tmp_path / "openapi.json")))
+
+        written = (tmp_path / "openapi.json").read_text(encoding="utf-8")
+        assert json.loads(said) == json.loads(written)
+        assert "/api/v1/users/me" in written
