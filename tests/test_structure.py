@@ -15,14 +15,15 @@ GENERATED = {
     # Domains meet in `app.api`, and know each other by their front only.
     "app.users": {
         *("app.database", "app.errors", "app.jobs", "app.services", "app.settings"),
-        "app.throttle",
+        *("app.logs", "app.throttle"),
     },
     "app.products": {"app.database", "app.errors", "app.services", "app.users"},
     "app.services": {"app.database", "app.errors", "app.settings"},
     "app.database": {"app.engine", "app.errors"},
     "app.health": {"app.database", "app.errors"},
     "app.http": {"app.database", "app.errors", "app.settings"},
-    "app.jobs": {"app.database", "app.services"},
+    "app.jobs": {"app.database", "app.logs", "app.services"},
+    "app.logs": {"app.settings"},
     "app.openapi": {"app.errors"},
     "app.throttle": {"app.errors", "app.settings"},
     "app.engine": set(),

@@ -15,6 +15,7 @@ from app.errors import install_error_handlers
 from app.health import install_health
 from app.http import install_conventions
 from app.jobs.worker import running_worker
+from app.logs import configure_logging, install_logs
 from app.openapi import install_openapi
 from app.services import Services
 from app.settings import Settings, load_settings
@@ -24,6 +25,8 @@ from app.throttle import install_throttle
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    if settings.environment != "test":
+        configure_logging(settings)
     engine = create_engine(settings.database_url, **engine_options(settings))
     sessionmaker.configure(bind=engine)
     async with AsyncExitStack() as resources:
@@ -51,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_conventions(app, settings)
     install_throttle(app)
     install_openapi(app)
+    install_logs(app)
     install_health(app)
     include_routers(app)
     return app

@@ -69,6 +69,11 @@ class Settings(EngineSettings):
 
     exchange_rates_url: str = "https://api.frankfurter.dev/v1"
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] | None = Field(
+        default=None, description="unset: json in production, else text"
+    )
+
     docs: bool | None = Field(default=None, description="unset: everywhere but in production")
     cors_origins: Listed = Field(default=[], description="separated by commas")
     allowed_hosts: Listed = Field(default=["*"], description="separated by commas")
@@ -80,6 +85,10 @@ class Settings(EngineSettings):
         default=True, description="false where `python -m app worker` runs them"
     )
     max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
+
+    @property
+    def logs_json(self) -> bool:
+        return self.environment == "production" if self.log_format is None else self.log_format == "json"
 
     @property
     def has_docs(self) -> bool:

@@ -45,6 +45,7 @@ async def test_what_is_loaded_is_no_garbage(
 ) -> None:
     frozen: list[bool] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setattr("app.main.configure_logging", lambda _settings: None)
     app = create_app(settings.model_copy(update={"environment": "development"}))
 
     async with app.router.lifespan_context(app):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.program import cli
+from app.logs import logging_config
 from app.settings import load_settings
 
 # Requests in flight may take as long; with the jobs it is less than the 10 s of a container.
@@ -27,7 +28,7 @@ def serve(
     """
     import uvicorn
 
-    load_settings()  # what is wrong with them is said once, not by every process
+    settings = load_settings()  # what is wrong with them is said once, not by every process
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -36,6 +37,8 @@ def serve(
         workers=workers,
         reload=reload,
         timeout_graceful_shutdown=GRACE,
+        log_config=logging_config(settings),
+        access_log=False,
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 from app.database import sessionmaker, utc_now
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
+from app.logs import working
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ async def claim() -> Job | None:
 async def execute(app: FastAPI, job: Job) -> Exception | None:
     """Tries it once. Returns what went wrong."""
     try:
-        async with asyncio.timeout(TIME_LIMIT):
-            await JOBS[job.name](Context(app, job.id), **job.arguments)
+        with working(str(job.id)):
+            async with asyncio.timeout(TIME_LIMIT):
+                await JOBS[job.name](Context(app, job.id), **job.arguments)
     except Exception as error:
         await _postpone(app, job, error)
         return error

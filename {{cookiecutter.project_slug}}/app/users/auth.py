@@ -10,6 +10,7 @@ from fastapi_users.authentication import AuthenticationBackend, BearerTransport,
 from fastapi_users.exceptions import InvalidID
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
+from app.logs import note_user
 from app.settings import Settings, SettingsDep
 from app.users.manager import get_user_manager
 from app.users.models import User
@@ -28,7 +29,10 @@ class TokenStrategy(JWTStrategy[User, uuid.UUID]):
             user: User | None = await user_manager.user_db.get(user_manager.parse_id(claims["sub"]))
         except (jwt.PyJWTError, KeyError, InvalidID):
             return None
-        return user if user and user.token_version == claims.get("version") else None
+        if user is None or user.token_version != claims.get("version"):
+            return None
+        note_user(user.id)
+        return user
 
 
 def create_jwt_strategy(settings: Settings) -> TokenStrategy:

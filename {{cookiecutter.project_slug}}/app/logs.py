@@ -1,0 +1,189 @@
+"""What is logged, and how: one line an event, with the request that it belongs to."""
+
+import json
+import logging
+import logging.config
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import Engine, event
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.settings import Settings
+
+access = logging.getLogger("app.access")
+
+REQUEST_ID = re.compile(rb"[\w.:=+/-]{1,128}", re.ASCII)
+TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+# Below these levels they log values and addresses; `app.access` has a line for each request already.
+QUIET = {
+    "aiosqlite": "INFO",
+    "httpcore2": "WARNING",
+    "httpx2": "WARNING",
+    "sqlalchemy": "WARNING",
+    "uvicorn.access": "WARNING",
+}
+
+
+@dataclass(slots=True)
+class Work:
+    """What is done for one request, or for one job."""
+
+    id: str
+    user_id: uuid.UUID | None = None
+    statements: int = 0
+
+
+CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def working(work_id: str) -> Iterator[Work]:
+    """Everything that is logged meanwhile, in tasks too, has this id."""
+    work = Work(work_id)
+    token = CURRENT.set(work)
+    try:
+        yield work
+    finally:
+        CURRENT.reset(token)
+
+
+def note_user(user_id: uuid.UUID) -> None:
+    """Says who has asked for what is being done."""
+    if work := CURRENT.get():
+        work.user_id = user_id
+
+
+def _count_statement(*_args: Any) -> None:
+    if work := CURRENT.get():
+        work.statements += 1
+
+
+class AccessLog:
+    """Gives every request its id, and logs a line when it has been answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        with working(request_id(scope)) as work:
+            status = 500  # where nothing is answered
+            begun = time.perf_counter()
+
+            async def send_with_id(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    message["headers"] = [
+                        *message["headers"],
+                        (b"x-request-id", work.id.encode()),
+                    ]
+                await send(message)
+
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                if scope["type"] == "http" and access.isEnabledFor(logging.INFO):
+                    log_access(scope, status, time.perf_counter() - begun, work)
+
+
+def request_id(scope: Scope) -> str:
+    """The client's or the proxy's, if it is well-formed, or else a new one."""
+    headers = dict(scope["headers"])
+    if (wanted := headers.get(b"x-request-id")) and REQUEST_ID.fullmatch(wanted):
+        return str(wanted, "ascii")
+    if (parent := headers.get(b"traceparent")) and (found := TRACE_PARENT.fullmatch(parent)):
+        return str(found[1], "ascii")
+    return uuid.uuid4().hex
+
+
+def log_access(scope: Scope, status: int, seconds: float, work: Work) -> None:
+    # Not the path: it may hold what nobody should read. What has no route is "-".
+    # A router's routes know their whole path only in the context of its inclusion.
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    route = getattr(context or scope.get("route"), "path", "-")
+    fields = {
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "milliseconds": round(seconds * 1000, 1),
+        "user_id": work.user_id,
+        "statements": work.statements,
+    }
+    access.info("%s %s %d", scope["method"], route, status, extra={"fields": fields})
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    work = CURRENT.get()
+    fields: dict[str, Any] = {} if work is None else {"request_id": work.id}
+    return fields | getattr(record, "fields", {})
+
+
+class JSONFormatter(logging.Formatter):
+    """An object a line, also of an error with its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        entry = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """For people: what is the same in every line comes last."""
+
+    default_time_format = "%H:%M:%S"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s%(fields_as_text)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = {
+            k: v for k, v in fields_of(record).items() if k not in ("method", "route", "status")
+        }
+        record.fields_as_text = "".join(f"  {k}={v}" for k, v in shown.items() if v is not None)
+        return super().format(record)
+
+
+def logging_config(settings: Settings) -> dict[str, Any]:
+    """For `logging.config.dictConfig`: everything goes to standard error, through one handler."""
+    formatter = JSONFormatter if settings.logs_json else TextFormatter
+    loggers: dict[str, dict[str, Any]] = {name: {"level": level} for name, level in QUIET.items()}
+    for name in ("uvicorn", "uvicorn.access"):  # which have handlers of their own otherwise
+        loggers.setdefault(name, {}).update(handlers=[], propagate=True)
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": formatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": settings.log_level, "handlers": ["stderr"]},
+        "loggers": loggers,
+    }
+
+
+def configure_logging(settings: Settings) -> None:
+    logging.config.dictConfig(logging_config(settings))
+
+
+def install_logs(app: FastAPI) -> None:
+    app.add_middleware(AccessLog)
+    if not event.contains(Engine, "before_cursor_execute", _count_statement):
+        event.listen(Engine, "before_cursor_execute", _count_statement)

@@ -1,0 +1,149 @@
+"""One line an event, with the request that it belongs to."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from app.logs import CURRENT, JSONFormatter, TextFormatter, configure_logging, note_user, working
+from app.main import create_app
+from app.settings import Settings
+from app.users.models import User
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What the application has logged in the test, as in production."""
+
+    def logged() -> list[dict[str, Any]]:
+        entries = [json.loads(line) for line in caplog.text.splitlines()]
+        return [entry for entry in entries if entry["logger"].startswith("app")]
+
+    caplog.set_level(logging.INFO, "app")
+    as_before = caplog.handler.formatter
+    caplog.handler.setFormatter(JSONFormatter())
+    yield logged
+    caplog.handler.setFormatter(as_before)
+
+
+async def test_line_of_a_request(
+    user_client: httpx2.AsyncClient, user: User, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    response = await user_client.get("/api/v1/products/7?secret=x")
+
+    (line,) = lines()
+    assert line["message"] == "GET /api/v1/products/{product_id} 404"
+    assert (line["method"], line["status"], line["level"]) == ("GET", 404, "info")
+    assert line["request_id"] == response.headers["x-request-id"]
+    assert line["statements"] == 1
+    assert line["milliseconds"] > 0
+    assert line["user_id"] is None  # nobody had to say who is asking
+    await user_client.get("/api/v1/users/me")
+    assert lines()[-1]["user_id"] == str(user.id)
+
+
+async def test_path_without_a_route_is_not_logged(
+    client: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    await client.get("/ada@example.com")
+
+    assert lines()[0]["message"] == "GET - 404"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ({"X-Request-ID": "from-the-proxy.1"}, "from-the-proxy.1"),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"X-Request-ID": "of a client", "traceparent": "no"}, None),
+        ({"X-Request-ID": "x" * 129}, None),
+        ({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None),
+    ],
+)
+async def test_id_is_taken_over_when_it_is_well_formed(
+    client: httpx2.AsyncClient, headers: dict[str, str], wanted: str | None
+) -> None:
+    answered = (await client.get("/health/live", headers=headers)).headers["x-request-id"]
+
+    assert answered == wanted if wanted else len(answered) == 32
+
+
+async def test_error_is_logged_with_its_request(
+    settings: Settings, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    app = create_app(settings)
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("a bug")
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get("/crash", headers={"X-Request-ID": "0815"})
+
+    assert response.status_code == 500
+    error, answer = lines()
+    assert (error["request_id"], error["level"]) == ("0815", "error")
+    assert "RuntimeError: a bug" in error["exception"]
+    assert (answer["request_id"], answer["status"]) == ("0815", 500)
+
+
+def test_text_is_for_people() -> None:
+    record = logging.LogRecord("app", logging.INFO, __file__, 1, "GET %s 200", ("/x",), None)
+    record.fields = {"route": "/x", "milliseconds": 1.5, "user_id": None}
+
+    with working("0815"):
+        line = TextFormatter().format(record)
+
+    assert line.endswith(" INFO    GET /x 200  request_id=0815  milliseconds=1.5")
+    assert TextFormatter().format(record).endswith("200  milliseconds=1.5")
+
+
+@pytest.fixture
+def kept_logging() -> Iterator[None]:
+    """Gives the loggers back as they were."""
+    names = [None, *logging.root.manager.loggerDict]
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in kept:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+
+
+@pytest.mark.parametrize("json_wanted", [True, False])
+def test_everything_goes_through_one_handler(
+    settings: Settings, kept_logging: None, capsys: pytest.CaptureFixture[str], json_wanted: bool
+) -> None:
+    log_format = "json" if json_wanted else "text"
+    configure_logging(
+        settings.model_copy(update={"log_format": log_format, "log_level": "WARNING"})
+    )
+
+    logging.getLogger("uvicorn.error").warning("from the server")
+    logging.getLogger("alembic").warning("from a migration")
+    logging.getLogger("app").info("too quiet")
+    logging.getLogger("httpx2").info("https://example.com/?token=secret")
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("{") == json_wanted
+    assert "from the server" in first
+    assert "from a migration" in second
+
+
+def test_production_logs_json(settings: Settings) -> None:
+    assert settings.model_copy(update={"environment": "production"}).logs_json
+    assert not settings.logs_json
+
+
+def test_nobody_is_noted_outside_of_a_request() -> None:
+    note_user(uuid4())
+
+    assert CURRENT.get() is None
