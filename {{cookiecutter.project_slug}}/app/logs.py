@@ -26,6 +26,7 @@ TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0
 # Below these levels they log values and addresses; `app.access` has a line for each request already.
 QUIET = {
     "aiosqlite": "INFO",
+    "alembic.runtime.plugins": "WARNING",
     "httpcore2": "WARNING",
     "httpx2": "WARNING",
     "sqlalchemy": "WARNING",

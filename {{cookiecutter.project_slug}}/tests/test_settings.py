@@ -1,7 +1,11 @@
+import re
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from app.cli.settings import shown
 from app.settings import DEVELOPMENT_SECRET, Settings, load_settings
+from tests.fixtures.database import ROOT
 
 GOOD_SECRET = SecretStr("a-secret-of-production-that-is-long-enough")
 STRONG_HASHING = {"argon2_time_cost": 3, "argon2_memory_cost": 65_536}
@@ -39,3 +43,14 @@ def test_settings_of_the_process_are_read_once() -> None:
     load_settings.cache_clear()
 
     assert load_settings() is load_settings()
+
+
+def test_guide_has_every_setting_with_its_default() -> None:
+    guide = (ROOT / "docs" / "operating.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \| (.*?) ?\|", guide, re.MULTILINE))
+
+    assert rows.keys() == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if name != "secret_key":
+            default = shown(field.default)
+            assert rows[name.upper()] == (f"`{default}`" if default else "")
