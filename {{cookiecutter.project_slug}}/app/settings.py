@@ -88,7 +88,9 @@ class Settings(EngineSettings):
 
     @property
     def logs_json(self) -> bool:
-        return self.environment == "production" if self.log_format is None else self.log_format == "json"
+        if self.log_format is None:
+            return self.environment == "production"
+        return self.log_format == "json"
 
     @property
     def has_docs(self) -> bool:
