@@ -6,18 +6,14 @@ import logging.config
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy import Engine, event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import Settings
+from app.work import CURRENT, Work, count_statements, working
 
 access = logging.getLogger("app.access")
 
@@ -32,40 +28,6 @@ QUIET = {
     "sqlalchemy": "WARNING",
     "uvicorn.access": "WARNING",
 }
-
-
-@dataclass(slots=True)
-class Work:
-    """What is done for one request, or for one job."""
-
-    id: str
-    user_id: uuid.UUID | None = None
-    statements: int = 0
-
-
-CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
-
-
-@contextmanager
-def working(work_id: str) -> Iterator[Work]:
-    """Everything that is logged meanwhile, in tasks too, has this id."""
-    work = Work(work_id)
-    token = CURRENT.set(work)
-    try:
-        yield work
-    finally:
-        CURRENT.reset(token)
-
-
-def note_user(user_id: uuid.UUID) -> None:
-    """Says who has asked for what is being done."""
-    if work := CURRENT.get():
-        work.user_id = user_id
-
-
-def _count_statement(*_args: Any) -> None:
-    if work := CURRENT.get():
-        work.statements += 1
 
 
 class AccessLog:
@@ -86,10 +48,7 @@ class AccessLog:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    message["headers"] = [
-                        *message["headers"],
-                        (b"x-request-id", work.id.encode()),
-                    ]
+                    message["headers"] = [*message["headers"], (b"x-request-id", work.id.encode())]
                 await send(message)
 
             try:
@@ -186,5 +145,4 @@ def configure_logging(settings: Settings) -> None:
 
 def install_logs(app: FastAPI) -> None:
     app.add_middleware(AccessLog)
-    if not event.contains(Engine, "before_cursor_execute", _count_statement):
-        event.listen(Engine, "before_cursor_execute", _count_statement)
+    count_statements()

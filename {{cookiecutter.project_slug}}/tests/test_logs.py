@@ -9,10 +9,11 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.logs import CURRENT, JSONFormatter, TextFormatter, configure_logging, note_user, working
+from app.logs import JSONFormatter, TextFormatter, configure_logging
 from app.main import create_app
 from app.settings import Settings
 from app.users.models import User
+from app.work import CURRENT, note_user, working
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select, update
 from app.database import sessionmaker, utc_now
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
-from app.logs import working
+from app.work import working
 
 logger = logging.getLogger(__name__)
 

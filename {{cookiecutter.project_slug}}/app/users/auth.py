@@ -10,10 +10,10 @@ from fastapi_users.authentication import AuthenticationBackend, BearerTransport,
 from fastapi_users.exceptions import InvalidID
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
-from app.logs import note_user
 from app.settings import Settings, SettingsDep
 from app.users.manager import get_user_manager
 from app.users.models import User
+from app.work import note_user
 
 
 class TokenStrategy(JWTStrategy[User, uuid.UUID]):

@@ -8,11 +8,7 @@ import jwt
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, InvalidPasswordException, UUIDIDMixin
-from fastapi_users.exceptions import (
-    InvalidResetPasswordToken,
-    UserInactive,
-    UserNotExists,
-)
+from fastapi_users.exceptions import InvalidResetPasswordToken, UserInactive, UserNotExists
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
 from app.database import SessionDep

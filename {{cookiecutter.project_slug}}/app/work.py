@@ -1,0 +1,50 @@
+"""What is being done, and for whom: a request or a job, in all of its tasks."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+
+@dataclass(slots=True)
+class Work:
+    """What is done for one request, or for one job."""
+
+    id: str
+    user_id: uuid.UUID | None = None
+    statements: int = 0
+
+
+CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def working(work_id: str) -> Iterator[Work]:
+    """Everything that is logged meanwhile, in tasks too, has this id."""
+    work = Work(work_id)
+    token = CURRENT.set(work)
+    try:
+        yield work
+    finally:
+        CURRENT.reset(token)
+
+
+def note_user(user_id: uuid.UUID) -> None:
+    """Says who has asked for what is being done."""
+    if work := CURRENT.get():
+        work.user_id = user_id
+
+
+def count_statement(*_args: Any) -> None:
+    if work := CURRENT.get():
+        work.statements += 1
+
+
+def count_statements() -> None:
+    """From now on, whoever works is told how many SQL statements that has taken. 0.3 us each."""
+    if not event.contains(Engine, "before_cursor_execute", count_statement):
+        event.listen(Engine, "before_cursor_execute", count_statement)
