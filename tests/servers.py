@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -100,3 +101,9 @@ def wait_until(condition: Callable[[], bool], timeout: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout:g} s"
         time.sleep(0.05)
+
+
+def new_database(server: TCPServer) -> str:
+    name = f"service_{uuid4().hex}"
+    server.execute(f"CREATE DATABASE {name}")
+    return name

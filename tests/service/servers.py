@@ -1,6 +1,7 @@
 """The generated service as a process, and what is around it, which can be made to fail."""
 
 import asyncio
+import json
 import subprocess
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from tests.conftest import Project, start
+from tests.conftest import Project, clean_environment, start
 from tests.servers import free_port, wait_until
 
 SECRET = "a-secret-of-these-tests-that-is-long-enough"
@@ -21,11 +22,12 @@ NO_LIMITS = {"THROTTLE_LOGIN": "", "THROTTLE_REGISTER": "", "THROTTLE_MAIL": ""}
 
 
 class Service:
-    """Uvicorn with the service, in production; its log is in `log`."""
+    """The service in production; its log is in `log`."""
 
     def __init__(self, project: Project, database_url: str, log: Path, **environment: str) -> None:
         self.project = project
         self.log = log
+        self.options: tuple[str, ...] = ()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -52,10 +54,25 @@ class Service:
                 **self.environment,
             )
 
-    def start(self) -> None:
-        self.process = self.spawn(
-            "uvicorn", "app.main:create_app", "--factory", "--port", str(self.port)
+    def command(self, *arguments: str, text: str = "") -> str:
+        """What a command of the service says, which has to succeed."""
+        done = subprocess.run(
+            [self.project.venv / "bin" / "python", "-m", "app", *arguments],
+            cwd=self.project.path,
+            env=clean_environment() | self.environment,
+            input=text,
+            capture_output=True,
+            text=True,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The lines of the log, each of which has to be an object."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def start(self) -> None:
+        self.process = self.spawn("app", "serve", "--port", str(self.port), *self.options)
         wait_until(lambda: self.status("/health/live") == 200, 30)
 
     def status(self, path: str) -> int | None:

@@ -12,12 +12,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from tests.conftest import Project, start
-from tests.servers import TCPServer, free_port, running_server, wait_until
+from tests.servers import TCPServer, free_port, new_database, running_server, wait_until
 from tests.service.servers import (
     PASSWORD,
     Background,
@@ -27,30 +26,6 @@ from tests.service.servers import (
     memory,
     running,
 )
-
-
-@pytest.fixture(scope="session")
-def background() -> Background:
-    return Background()
-
-
-def new_database(server: TCPServer) -> str:
-    name = f"faults_{uuid4().hex}"
-    server.execute(f"CREATE DATABASE {name}")
-    return name
-
-
-@pytest.fixture
-def database_url(
-    each_project: Project, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[str]:
-    if each_project.database == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path}/service.db"
-        return
-    server: TCPServer = request.getfixturevalue("tcp_server")
-    name = new_database(server)
-    yield server.url(database=name).replace("postgresql:", "postgresql+asyncpg:")
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def readiness(service: Service) -> tuple[int, str | None]:

