@@ -21,6 +21,7 @@ from app.settings import Settings, load_settings
 from app.users.models import User
 from app.users.store import UserDatabase
 from testkit.databases import open_empty_database
+from testkit.isolation import Isolation
 from tests.fixtures.database import SETUP
 from tests.fixtures.environment import DEVELOPMENT_DATABASE
 from tests.fixtures.factories import PASSWORD
@@ -40,7 +41,12 @@ def current() -> list[Settings]:
 
 
 @pytest.fixture
-def run(settings: Settings, current: list[Settings], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    settings: Settings,
+    current: list[Settings],
+    database_isolation: Isolation,  # undoes what the commands do, with whatever connections
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
     """Types a command, with what it is told on standard input."""
 
     def find_settings() -> Settings:
