@@ -76,10 +76,11 @@ def test_postgresql_that_restarts_under_load(postgresql_project: Project, tmp_pa
 
 def crash(server: TCPServer) -> None:
     """PostgreSQL closes all connections and recovers when one of its processes dies."""
-    own = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    os.kill(
-        int(re.findall(r"\d+", server.execute(f"{own} ORDER BY pid LIMIT 1"))[0]), signal.SIGKILL
+    others = (
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
+    os.kill(int(re.findall(r"\d+", server.execute(f"{others} LIMIT 1"))[0]), signal.SIGKILL)
 
 
 async def read_while(service: Service, happens: Callable[[], None]) -> list[int]:
