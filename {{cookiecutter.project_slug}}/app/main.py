@@ -19,6 +19,7 @@ from app.logs import configure_logging, install_logs
 from app.openapi import install_openapi
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.telemetry import telemetry_config, trace_statements
 from app.throttle import install_throttle
 
 
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title={{ cookiecutter.__project_name_literal }},
         lifespan=lifespan,
+        telemetry=telemetry_config(),
         openapi_url="/openapi.json" if settings.has_docs else None,
     )
     app.state.settings = settings
@@ -55,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_throttle(app)
     install_openapi(app)
     install_logs(app)
+    trace_statements()
     install_health(app)
     include_routers(app)
     return app

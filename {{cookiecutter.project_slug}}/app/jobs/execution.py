@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 from app.database import sessionmaker, utc_now
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
+from app.telemetry import tracer
 from app.work import working
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ async def claim() -> Job | None:
 async def execute(app: FastAPI, job: Job) -> Exception | None:
     """Tries it once. Returns what went wrong."""
     try:
-        with working(str(job.id)):
+        with working(str(job.id)), tracer.start_as_current_span(job.name):
             async with asyncio.timeout(TIME_LIMIT):
                 await JOBS[job.name](Context(app, job.id), **job.arguments)
     except Exception as error:
