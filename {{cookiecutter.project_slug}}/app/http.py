@@ -63,6 +63,8 @@ class Conventions:
         as_get = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
             await inner(as_get, receive, send_with_headers)
+            if method == "HEAD":
+                scope.update(as_get, method=method)  # the log wants to know the route
         except Exception as error:
             if has_started:  # only a broken connection tells the client that this is not all of it
                 raise

@@ -49,6 +49,14 @@ async def test_line_of_a_request(
     assert lines()[-1]["user_id"] == str(user.id)
 
 
+async def test_line_of_a_head_request(
+    client: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    await client.head("/api/v1/products")
+
+    assert lines()[0]["message"] == "HEAD /api/v1/products 200"
+
+
 async def test_path_without_a_route_is_not_logged(
     client: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
