@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -185,6 +187,24 @@ class TestDatabase:
         output(run("migrate"))
 
         assert revisions == ["head"]
+
+    def test_database_of_a_newer_version_stays(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_config: object, _revision: str) -> None:
+            raise CommandError("Can't locate revision") from ResolutionError("0099", "0099")
+
+        monkeypatch.setattr("alembic.command.upgrade", fail)
+
+        assert "newer than this version" in output(run("migrate"))
+
+    def test_says_why_it_cannot_migrate(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(_config: object, _revision: str) -> None:
+            raise CommandError("Multiple head revisions")
+
+        monkeypatch.setattr("alembic.command.upgrade", fail)
+
+        assert reason(run("migrate")) == "Multiple head revisions\n"
 
     def test_waits_for_the_database_with_a_limit(self, run: Run, current: list[Settings]) -> None:
         nowhere = DEVELOPMENT_DATABASE.set(database="/dev/null/none")

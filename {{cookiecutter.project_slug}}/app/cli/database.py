@@ -22,13 +22,23 @@ def migrate(
         float, typer.Option(min=0, help="Seconds to wait for the database to answer.")
     ] = 30,
 ) -> None:
-    """Bring the database to the newest revision. Many may do so at once."""
+    """Bring the database to the newest revision. Many may do so at once.
+
+    One that is newer than this version stays as it is, so that one can go back to this version.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.script.revision import ResolutionError
+    from alembic.util import CommandError
 
     asyncio.run(wait_for_database(load_settings().database_url, wait))
     with in_plain_words():
-        command.upgrade(Config(ALEMBIC), "head")
+        try:
+            command.upgrade(Config(ALEMBIC), "head")
+        except CommandError as error:
+            if not isinstance(error.__cause__, ResolutionError):
+                fail(str(error))
+            typer.echo(f"{error}: the database is newer than this version.")
 
 
 async def wait_for_database(url: str, seconds: float) -> None:
