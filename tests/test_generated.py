@@ -159,7 +159,7 @@ class TestServer:
     def test_make_run_migrates_serves_and_reloads(self, installed_copy_of_each: Project) -> None:
         project = installed_copy_of_each
         port = free_port()
-        with start("make", "run", cwd=project.path, UVICORN_PORT=str(port)) as process:
+        with start("make", "run", cwd=project.path, PORT=str(port)) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
                 wait_for(f"{url}/health/ready", "ok")

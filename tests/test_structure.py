@@ -24,7 +24,7 @@ GENERATED = {
     "app.http": {"app.database", "app.errors", "app.settings"},
     "app.jobs": {"app.database", "app.services", "app.telemetry", "app.work"},
     "app.telemetry": set(),
-    "app.logs": {"app.settings", "app.work"},
+    "app.logs": {"app.engine", "app.settings", "app.work"},
     "app.work": set(),
     "app.openapi": {"app.errors"},
     "app.throttle": {"app.errors", "app.settings"},

@@ -17,6 +17,7 @@ MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
 OUTAGES = ("08", "53", "57P")
 # SQLAlchemy passes on what goes wrong while it connects as it is.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
+QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
 
 
 class EngineSettings(BaseSettings):

@@ -25,6 +25,7 @@ OUTAGES = {
     sqlite3.SQLITE_READONLY,
 }
 DRIVER_ERRORS = (sqlite3.Error,)
+QUIET_DRIVERS = {"aiosqlite": "INFO"}  # below, it logs the values of statements
 
 
 class EngineSettings(BaseSettings):

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.engine import QUIET_DRIVERS
 from app.settings import Settings
 from app.work import CURRENT, Work, count_statements, working
 
@@ -20,8 +21,7 @@ access = logging.getLogger("app.access")
 REQUEST_ID = re.compile(rb"[\w.:=+/-]{1,128}", re.ASCII)
 TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # Below these levels they log values and addresses; `app.access` has a line for each request already.
-QUIET = {
-    "aiosqlite": "INFO",
+QUIET = QUIET_DRIVERS | {
     "alembic.runtime.plugins": "WARNING",
     "httpcore2": "WARNING",
     "httpx2": "WARNING",

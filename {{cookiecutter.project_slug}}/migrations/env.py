@@ -54,7 +54,7 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         render_item=render_type,
         process_revision_directives=revise,
-        # SQLite too can take back what it has done to a table, whatever Alembic thinks.
+        # All or nothing, whatever Alembic thinks that the database can do.
         transactional_ddl=True,
         # Where a table cannot be altered, it is copied.
         render_as_batch=not connection.dialect.supports_alter,

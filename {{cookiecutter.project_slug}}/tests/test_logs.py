@@ -33,6 +33,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[dict[s
     caplog.handler.setFormatter(as_before)
 
 
+@pytest.mark.committed  # savepoints would be counted
 async def test_line_of_a_request(
     user_client: httpx2.AsyncClient, user: User, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
