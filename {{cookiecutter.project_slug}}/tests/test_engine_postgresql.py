@@ -84,12 +84,13 @@ async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User)
 
 
 @pytest.mark.committed
-async def test_closed_connection_is_replaced(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
+async def test_closed_connection_is_replaced(limited_engine: AsyncEngine) -> None:
+    async with limited_engine.connect() as connection:
         raw = await connection.get_raw_connection()
         process = await connection.scalar(text("SELECT pg_backend_pid()"))
         driver: Any = raw.driver_connection
     driver.terminate()
 
-    async with engine.connect() as connection:
+    async with limited_engine.connect() as connection:
         assert await connection.scalar(text("SELECT pg_backend_pid()")) != process
+    await limited_engine.dispose()
