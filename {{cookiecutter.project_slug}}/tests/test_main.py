@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.database import sessionmaker
 from app.main import create_app
 from app.settings import Settings
+from testkit.isolation import Isolation
 
 
 @pytest.mark.parametrize("run", [1, 2])
@@ -34,7 +35,7 @@ async def test_lifespan(tmp_path: Path) -> None:
 
 @pytest.mark.committed
 @pytest.mark.network  # its engine is one as in production
-def test_serves_within_its_lifespan(settings: Settings) -> None:
+def test_serves_within_its_lifespan(settings: Settings, database_isolation: Isolation) -> None:
     with TestClient(create_app(settings)) as client:
         assert client.get("/health/ready").status_code == 200
 
