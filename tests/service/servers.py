@@ -27,7 +27,6 @@ class Service:
     def __init__(self, project: Project, database_url: str, log: Path, **environment: str) -> None:
         self.project = project
         self.log = log
-        self.options: tuple[str, ...] = ()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -71,8 +70,8 @@ class Service:
         """The lines of the log, each of which has to be an object."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def start(self) -> None:
-        self.process = self.spawn("app", "serve", "--port", str(self.port), *self.options)
+    def start(self, *options: str) -> None:
+        self.process = self.spawn("app", "serve", "--port", str(self.port), *options)
         wait_until(lambda: self.status("/health/live") == 200, 30)
 
     def status(self, path: str) -> int | None:

@@ -27,7 +27,7 @@ def test_first_deployment(
     log.unlink()
     for said in ("is a superuser now", "is a superuser already"):
         assert said in service.command("create-superuser", ROOT, text=f"{PASSWORD}\n")
-    service.start()
+    service.start("--workers", "2")
 
     token = service.log_in(ROOT).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "first"}

@@ -1,6 +1,7 @@
 """What every model and every request needs from the database."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -13,7 +14,13 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import KeyedColumnElement
 from starlette.requests import HTTPConnection
 
-from app.engine import DRIVER_ERRORS, is_outage
+from app.engine import (
+    DRIVER_ERRORS,
+    EngineSettings,
+    create_engine,
+    engine_options,
+    is_outage,
+)
 from app.errors import OutageError, ProblemResponse, problem
 
 # Migrations can only drop or change a constraint that has a name.
@@ -124,6 +131,17 @@ sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
     class_=Session, expire_on_commit=False
 )
 """Makes every session of the application; bound to the engine when the application starts."""
+
+
+@asynccontextmanager
+async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[None]:
+    """Binds the sessions of this process to the database, until the end."""
+    engine = create_engine(url, **engine_options(settings))
+    sessionmaker.configure(bind=engine)
+    try:
+        yield
+    finally:
+        await engine.dispose()
 
 
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:

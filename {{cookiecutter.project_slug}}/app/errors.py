@@ -67,11 +67,6 @@ def problem(
     )
 
 
-def unexpected_problem() -> ProblemResponse:
-    """The answer to an error that nobody has foreseen."""
-    return problem(500, "Something went wrong on our side.")
-
-
 class OutageError(Exception):
     """Something that the service cannot do without is away."""
 

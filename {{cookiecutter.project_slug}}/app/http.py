@@ -5,7 +5,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import SAFE_METHODS
-from app.errors import problem, unexpected_problem
+from app.errors import problem
 from app.settings import Settings
 
 # As ASGI has them: in bytes, the names in lower case.
@@ -68,7 +68,8 @@ class Conventions:
         except Exception as error:
             if has_started:  # only a broken connection tells the client that this is not all of it
                 raise
-            await unexpected_problem()(scope, receive, send_with_headers)
+            answer = problem(500, "Something went wrong on our side.")
+            await answer(scope, receive, send_with_headers)
             scope["app"].state.report_error(error)
 
 

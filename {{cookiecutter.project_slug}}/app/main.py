@@ -9,8 +9,7 @@ from fastapi import FastAPI
 
 from app import models  # noqa: F401  # every table, also those that no route uses
 from app.api import include_routers
-from app.database import install_database_errors, sessionmaker
-from app.engine import create_engine, engine_options
+from app.database import install_database_errors, open_database
 from app.errors import install_error_handlers
 from app.health import install_health
 from app.http import install_conventions
@@ -28,10 +27,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     if settings.environment != "test":
         configure_logging(settings)
-    engine = create_engine(settings.database_url, **engine_options(settings))
-    sessionmaker.configure(bind=engine)
     async with AsyncExitStack() as resources:
-        resources.push_async_callback(engine.dispose)
+        await resources.enter_async_context(open_database(settings, settings.database_url))
         app.state.http_client = await resources.enter_async_context(httpx2.AsyncClient(timeout=5))
         if settings.jobs_in_process:
             await resources.enter_async_context(running_worker(app))

@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from app.engine import EngineSettings
 
 # Where containers find secrets: a file for each, named like the setting.
-SECRETS = next(filter(Path.is_dir, [Path("/run/secrets")]), None)
+SECRETS = Path("/run/secrets") if Path("/run/secrets").is_dir() else None
 
 # Refused in every environment where it would matter.
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"  # noqa: S105

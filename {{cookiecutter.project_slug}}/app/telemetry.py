@@ -20,21 +20,24 @@ ENDPOINTS = (
 tracer = trace.get_tracer("app")
 
 
+def is_wanted() -> bool:
+    return any(os.environ.get(name) for name in ENDPOINTS)
+
+
 def telemetry_config() -> TelemetryConfig:
     """For FastAPI."""
-    is_wanted = any(os.environ.get(name) for name in ENDPOINTS)
     return {
-        "tracing": is_wanted,
-        "metrics": is_wanted,
+        "tracing": is_wanted(),
+        "metrics": is_wanted(),
         # They would hold what a client has sent.
         "logs": False,
-        "auto_configure": is_wanted,
+        "auto_configure": is_wanted(),
     }
 
 
 def trace_statements() -> None:
     """From now on, every SQL statement is a span, without its values."""
-    if any(os.environ.get(name) for name in ENDPOINTS[:2]):
+    if is_wanted() and not event.contains(Engine, "before_cursor_execute", begin_span):
         event.listen(Engine, "before_cursor_execute", begin_span)
         event.listen(Engine, "after_cursor_execute", end_span)
         event.listen(Engine, "handle_error", end_failed_span)

@@ -1,8 +1,8 @@
 """The program that the commands belong to, and what they have in common."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec
 
@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from app.database import is_away, sessionmaker
-from app.engine import DRIVER_ERRORS, create_engine, engine_options
+from app.database import is_away, open_database
+from app.engine import DRIVER_ERRORS
 from app.settings import load_settings
 
 Parameters = ParamSpec("Parameters")
@@ -43,23 +43,12 @@ def in_plain_words() -> Iterator[None]:
         fail(f"The database has refused: {getattr(error, 'orig', error)}{remedy}")
 
 
-@asynccontextmanager
-async def open_database() -> AsyncIterator[None]:
-    """Binds the sessions to the database of the settings."""
-    settings = load_settings()
-    engine = create_engine(settings.database_url, **engine_options(settings))
-    sessionmaker.configure(bind=engine)
-    try:
-        yield
-    finally:
-        await engine.dispose()
-
-
 def with_database(function: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:
     """Makes an async function a command, which has a database."""
 
     async def call(*args: Any, **options: Any) -> None:
-        async with open_database():
+        settings = load_settings()
+        async with open_database(settings, settings.database_url):
             await function(*args, **options)
 
     @wraps(function)
