@@ -29,8 +29,11 @@ async def prepare() -> None:
 
 
 def serve(port: int, folder: Path, *app: str) -> subprocess.Popen[bytes]:
-    command = ("-m", "uvicorn", *app, "--port", str(port), "--no-access-log")
-    process = subprocess.Popen([sys.executable, *command, "--log-level", "warning"], cwd=folder)
+    """Each writes a line for every request, as the service and uvicorn do unless told otherwise."""
+    command = (sys.executable, "-m", "uvicorn", *app, "--port", str(port))
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
