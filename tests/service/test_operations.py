@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import Project, clean_environment
 from tests.servers import wait_until
-from tests.service.servers import PASSWORD, Background, MailServer, Service
+from tests.service.servers import PASSWORD, Background, MailServer, Service, running
 
 ROOT = "root@example.com"
 
@@ -62,6 +62,49 @@ def test_backup_is_restored(each_project: Project, database_url: str, tmp_path: 
     service.command("migrate")
 
     assert service.command("users") == f"{ROOT}  superuser\n"
+
+
+def test_upgrade_without_a_pause(
+    each_project: Project, copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    """Two versions beside each other, while the database changes as the guide says."""
+    column, expand, contract = changes_of_the_guide(copy_of_each)
+    with running(each_project, database_url, tmp_path) as old:
+        add_migration(copy_of_each, expand)
+        models = copy_of_each.path / "app" / "users" / "models.py"
+        text = models.read_text().replace(
+            "import CheckConstraint", "import CheckConstraint, String"
+        )
+        models.write_text(text.replace("    token_version", f"    {column}\n    token_version"))
+        folder = tmp_path / "new"
+        folder.mkdir()
+        with running(copy_of_each, database_url, folder) as new:
+            assert old.status("/health/ready") == 200
+            for service in (old, new):
+                assert service.register(f"{service.port}@example.com").status_code == 201
+            old.stop()
+            add_migration(copy_of_each, contract)
+            new.command("migrate")
+            assert new.status("/health/ready") == 200
+            assert new.register("after@example.com").status_code == 201
+            assert new.log_in(f"{old.port}@example.com").status_code == 200
+
+
+def changes_of_the_guide(project: Project) -> tuple[str, str, str]:
+    """The column of the model, and the two migrations."""
+    guide = (project.path / "docs" / "operating.md").read_text()
+    (column,) = re.findall(r"`(name: Mapped.*?)`", guide)
+    expand, contract = re.findall(r"```python\n(def upgrade.*?)```", guide, re.DOTALL)
+    return column, expand, contract
+
+
+def add_migration(project: Project, upgrade: str) -> None:
+    versions = project.path / "migrations" / "versions"
+    last = max(file.name[:4] for file in versions.glob("0*.py"))
+    revision = f"{int(last) + 1:04}"
+    head = f'revision = "{revision}"\ndown_revision = "{last}"\n'
+    imports = "import sqlalchemy as sa\nfrom alembic import op\n"
+    (versions / f"{revision}_next.py").write_text(f"{imports}\n{head}\n\n{upgrade}")
 
 
 def commands_of_the_guide(project: Project) -> tuple[str, str]:

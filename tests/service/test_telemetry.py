@@ -11,6 +11,15 @@ from tests.conftest import UV, Project, run
 from tests.servers import wait_until
 from tests.service.servers import PASSWORD, Background, MailServer, running
 
+METRICS = (
+    "http.server.request.duration",
+    "db.client.connection.count",
+    "app.jobs.kept",
+    "app.jobs.tried",
+    "app.mails.sent",
+    "app.throttled",
+)
+
 
 class Collector(ThreadingHTTPServer):
     """Keeps what is sent by OTLP; the strings in it are readable as they are."""
@@ -57,9 +66,11 @@ def test_requests_statements_and_jobs_are_told(
     mails = MailServer(background)
     mails.open()
     environment = mails.environment | {
+        "THROTTLE_LOGIN": "3/minute",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_SERVICE_NAME": "the-service-of-this-test",
         "OTEL_BSP_SCHEDULE_DELAY": "100",  # ms
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
     with running(project, database_url, tmp_path, **environment) as service:
         assert service.register("ada@example.com").status_code == 201
@@ -67,11 +78,14 @@ def test_requests_statements_and_jobs_are_told(
         assert service.log_in("ada@example.com").status_code == 200
         service.forgot_password("ada@example.com")
         wait_until(lambda: len(mails.recipients) == 1, 20)
+        assert [service.log_in("eve@example.com").status_code for _ in range(3)] == [400, 400, 429]
+        wait_until(lambda: collector.holds(*METRICS), 20)
         assert service.stop() < 8  # with it goes what has not been sent
 
     assert collector.holds("the-service-of-this-test", "POST /api/v1/auth/login")
     assert collector.holds("INSERT INTO users", "app.users.mails.send_reset_token")
-    assert "/v1/metrics" in collector.received
+    assert collector.holds("POST /api/v1/auth/login 429", "request_id")  # the log
+    assert set(collector.received) == {"/v1/traces", "/v1/metrics", "/v1/logs"}
     assert not collector.holds("ada@example.com")
     assert not collector.holds(PASSWORD)
     assert not collector.holds("$argon2id$")

@@ -4,7 +4,7 @@ import asyncio
 from functools import cache
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,8 +20,10 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def ready() -> dict[str, str]:
-    """The database answers too, and has been migrated."""
+async def ready(request: Request) -> dict[str, str]:
+    """The database answers too, and has been migrated; and the process goes on."""
+    if request.app.state.shutdown.is_set():
+        raise AppError(503, "SHUTTING_DOWN", "This process ends.")
     # Not `asyncio.timeout`: to cancel what waits for a frozen server may take as long again.
     look = asyncio.create_task(_revision())
     done, _ = await asyncio.wait([look], timeout=READY_TIMEOUT)

@@ -1,5 +1,7 @@
 """What holds for every request and every response, whatever the route."""
 
+import asyncio
+
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +21,7 @@ HEADERS = (
 )
 ENCRYPTED_HEADERS = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 CONTENT_SECURITY_POLICY = HEADERS[1]
+CLOSE = (b"connection", b"close")  # the next request of the client goes to another process
 
 
 class Conventions:
@@ -38,6 +41,7 @@ class Conventions:
             await self.app(scope, receive, send)
             return
         method = scope["method"]
+        is_ending: asyncio.Event = scope["app"].state.shutdown
         has_started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -48,6 +52,8 @@ class Conventions:
                 present = dict(headers)
                 wanted = ENCRYPTED_HEADERS if scope["scheme"] == "https" else HEADERS
                 headers += [header for header in wanted if header[0] not in present]
+                if is_ending.is_set() and scope["http_version"] in ("1.0", "1.1"):
+                    headers.append(CLOSE)
                 if present.get(b"content-type", b"").startswith(b"text/html"):  # the documentation
                     headers.remove(CONTENT_SECURITY_POLICY)
             elif method == "HEAD":

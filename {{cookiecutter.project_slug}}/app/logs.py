@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry._logs import SeverityNumber
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine import QUIET_DRIVERS
 from app.settings import Settings
+from app.telemetry import is_wanted
 from app.work import CURRENT, Work, count_statements, working
 
 access = logging.getLogger("app.access")
@@ -78,7 +80,7 @@ def log_access(scope: Scope, status: int, seconds: float, work: Work) -> None:
         "route": route,
         "status": status,
         "milliseconds": round(seconds * 1000, 1),
-        "user_id": work.user_id,
+        "user_id": work.user_id and str(work.user_id),
         "statements": work.statements,
     }
     access.info("%s %s %d", scope["method"], route, status, extra={"fields": fields})
@@ -123,6 +125,36 @@ class TextFormatter(logging.Formatter):
         return super().format(record)
 
 
+class OTLPHandler(logging.Handler):
+    """Sends the same to where traces and metrics go."""
+
+    def __init__(self) -> None:
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+        super().__init__()
+        self.provider = LoggerProvider(shutdown_on_exit=False)
+        self.provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        self.logger = self.provider.get_logger("app")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("opentelemetry"):  # that something could not be sent, for example
+            return
+        self.logger.emit(
+            timestamp=int(record.created * 1e9),
+            severity_number=SeverityNumber(record.levelno // 10 * 4 + 1),
+            severity_text=record.levelname,
+            body=record.getMessage(),
+            attributes={"logger": record.name, **fields_of(record)},
+            exception=record.exc_info[1] if record.exc_info else None,
+        )
+
+    def close(self) -> None:
+        self.provider.shutdown()  # what has not been sent is sent now
+        super().close()
+
+
 def logging_config(settings: Settings) -> dict[str, Any]:
     """For `logging.config.dictConfig`: everything goes to standard error, through one handler."""
     formatter = JSONFormatter if settings.logs_json else TextFormatter
@@ -141,6 +173,11 @@ def logging_config(settings: Settings) -> dict[str, Any]:
 
 def configure_logging(settings: Settings) -> None:
     logging.config.dictConfig(logging_config(settings))
+    if is_wanted("LOGS"):
+        try:
+            logging.getLogger().addHandler(OTLPHandler())
+        except ImportError as error:
+            logging.getLogger(__name__).warning("logs stay here, without the extra: %s", error)
 
 
 def install_logs(app: FastAPI) -> None:

@@ -4,7 +4,6 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import httpx2
 from fastapi import FastAPI
 
 from app import models  # noqa: F401  # every table, also those that no route uses
@@ -18,7 +17,8 @@ from app.logs import configure_logging, install_logs
 from app.openapi import install_openapi
 from app.services import Services
 from app.settings import Settings, load_settings
-from app.telemetry import telemetry_config, trace_statements
+from app.shutdown import announcing_shutdown, install_shutdown
+from app.telemetry import TracedClient, telemetry_config, trace_statements_if_wanted
 from app.throttle import install_throttle
 
 
@@ -29,7 +29,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure_logging(settings)
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(open_database(settings, settings.database_url))
-        app.state.http_client = await resources.enter_async_context(httpx2.AsyncClient(timeout=5))
+        app.state.http_client = await resources.enter_async_context(TracedClient(timeout=5))
+        resources.enter_context(announcing_shutdown(app))
         if settings.jobs_in_process:
             await resources.enter_async_context(running_worker(app))
         if settings.environment != "test":
@@ -52,9 +53,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_database_errors(app)
     install_conventions(app, settings)
     install_throttle(app)
+    install_shutdown(app)
     install_openapi(app)
     install_logs(app)
-    trace_statements()
+    trace_statements_if_wanted()
     install_health(app)
     include_routers(app)
     return app

@@ -84,6 +84,9 @@ class Settings(EngineSettings):
     jobs_in_process: bool = Field(
         default=True, description="false where `python -m app worker` runs them"
     )
+    shutdown_delay: float = Field(
+        default=1, ge=0, description="seconds in which a process that is to end says so"
+    )
     max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
 
     @property

@@ -1,46 +1,98 @@
 """Traces and metrics, sent by OTLP where the usual variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
-FastAPI makes those of requests; statements and jobs are added here. Without the variables nothing of the SDK
-is imported, and nothing is measured. Needs the extra `telemetry`.
+FastAPI makes those of requests; statements, calls of other services, jobs and what else one watches are
+added here. Without the variables nothing of the SDK is imported, and nothing is measured. Needs the extra
+`telemetry`.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 from fastapi.telemetry import TelemetryConfig
-from opentelemetry import trace
-from sqlalchemy import Connection, Engine, event
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from sqlalchemy import Connection, Engine, QueuePool, event
 
-ENDPOINTS = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-)
+from app.database import sessionmaker
 
 tracer = trace.get_tracer("app")
+meter = metrics.get_meter("app")
+
+jobs_tried = meter.create_counter("app.jobs.tried", "{job}", "Tries of jobs, by their outcome.")
+jobs_kept = meter.create_gauge("app.jobs.kept", "{job}", "Jobs that wait, and that were given up.")
+mails_sent = meter.create_counter("app.mails.sent", "{mail}", "Mails that a server has taken.")
+throttled = meter.create_counter("app.throttled", "{try}", "Tries that were one too many.")
 
 
-def is_wanted() -> bool:
-    return any(os.environ.get(name) for name in ENDPOINTS)
+def is_wanted(signal: str) -> bool:
+    """Whether `TRACES`, `METRICS` or `LOGS` are to be sent."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    has_endpoint = any(os.environ.get(name) for name in names)
+    return has_endpoint and os.environ.get(f"OTEL_{signal}_EXPORTER") != "none"
 
 
 def telemetry_config() -> TelemetryConfig:
     """For FastAPI."""
+    tracing, measuring = is_wanted("TRACES"), is_wanted("METRICS")
     return {
-        "tracing": is_wanted(),
-        "metrics": is_wanted(),
-        # They would hold what a client has sent.
+        "tracing": tracing,
+        "metrics": measuring,
+        # They would hold what a client has sent; `app.logs` sends its own.
         "logs": False,
-        "auto_configure": is_wanted(),
+        "auto_configure": tracing or measuring,
     }
+
+
+def observe_pool(_options: CallbackOptions) -> Iterator[Observation]:
+    """The connections of this process to the database."""
+    engine = sessionmaker.kw.get("bind")
+    if engine is not None and isinstance(engine.pool, QueuePool):
+        yield Observation(engine.pool.checkedout(), {"db.client.connection.state": "used"})
+        yield Observation(engine.pool.checkedin(), {"db.client.connection.state": "idle"})
+
+
+meter.create_observable_up_down_counter(
+    "db.client.connection.count", [observe_pool], "{connection}", "Connections, by their state."
+)
+
+
+class TracedClient(httpx2.AsyncClient):
+    """Calls other services in spans, and tells them to which trace the call belongs."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        # Neither path nor query: either may hold a key.
+        attributes = {"http.request.method": request.method, "server.address": request.url.host}
+        with tracer.start_as_current_span(
+            request.method,
+            kind=trace.SpanKind.CLIENT,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            propagate.inject(request.headers)
+            try:
+                response = await super().send(request, **options)
+            except Exception as error:
+                span.set_status(trace.StatusCode.ERROR, type(error).__name__)
+                raise
+            span.set_attribute("http.response.status_code", response.status_code)
+            return response
+
+
+def trace_statements_if_wanted() -> None:
+    if is_wanted("TRACES"):
+        trace_statements()
 
 
 def trace_statements() -> None:
     """From now on, every SQL statement is a span, without its values."""
-    if is_wanted() and not event.contains(Engine, "before_cursor_execute", begin_span):
-        event.listen(Engine, "before_cursor_execute", begin_span)
-        event.listen(Engine, "after_cursor_execute", end_span)
-        event.listen(Engine, "handle_error", end_failed_span)
+    for name, listener in LISTENERS:
+        if not event.contains(Engine, name, listener):
+            event.listen(Engine, name, listener)
 
 
 def begin_span(
@@ -63,3 +115,10 @@ def end_failed_span(error: Any) -> None:
         # Not the message: a database quotes the row that it refuses.
         span.set_status(trace.StatusCode.ERROR, type(error.original_exception).__name__)
         span.end()
+
+
+LISTENERS = (
+    ("before_cursor_execute", begin_span),
+    ("after_cursor_execute", end_span),
+    ("handle_error", end_failed_span),
+)

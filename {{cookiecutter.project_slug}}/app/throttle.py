@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI, Request
 
 from app.errors import AppError
 from app.settings import Settings
+from app.telemetry import throttled
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Throttle:
             key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
             if not await self._hit(item, action, key):
                 end = (await self._used.get_window_stats(item, action, key)).reset_time
+                throttled.add(1, {"action": action})
                 seconds = max(1, math.ceil(end - time.time()))
                 raise AppError(
                     429,

@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fixtures.jobs",
     "tests.fixtures.client",
     "tests.fixtures.fast_auth",
+    "tests.fixtures.telemetry",
 ]

@@ -1,6 +1,8 @@
 """The commands, as they are typed."""
 
+import asyncio
 import json
+import os
 import runpy
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -15,8 +17,10 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from app.cli import accounts, database, processes, program
+from app.cli import accounts, database, processes, program, protocol
 from app.cli import settings as settings_module
 from app.jobs.worker import STOP_TIMEOUT
 from app.settings import Settings, load_settings
@@ -241,7 +245,33 @@ class TestProcesses:
         (options,) = served
         assert options["app"] == "app.main:create_app"
         assert (options["host"], options["port"], options["workers"]) == ("127.0.0.1", 9000, 2)
-        assert options["timeout_graceful_shutdown"] + STOP_TIMEOUT < 10
+        assert options["http"] == "app.cli.protocol:PatientProtocol"
+        delay = load_settings().shutdown_delay
+        assert delay + options["timeout_graceful_shutdown"] + STOP_TIMEOUT < 10
+
+    def test_reloads_without_a_delay(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHUTDOWN_DELAY", "1")
+        monkeypatch.setattr(uvicorn, "run", lambda *_args, **_options: None)
+
+        output(run("serve", "--reload"))
+
+        assert os.environ["SHUTDOWN_DELAY"] == "0"
+
+    def test_connections_are_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
+        ended: list[None] = []
+        monkeypatch.setattr(protocol, "PATIENCE", 0.01)
+        monkeypatch.setattr(HttpToolsProtocol, "shutdown", lambda _self: ended.append(None))
+
+        async def shut_down() -> None:
+            connection = protocol.PatientProtocol(config, ServerState(), {})
+            connection.shutdown()
+            assert not ended
+            await asyncio.sleep(0.05)
+
+        asyncio.run(shut_down())
+
+        assert len(ended) == 1
 
     def test_worker_runs_jobs_that_are_left_to_it(
         self,
@@ -311,3 +341,9 @@ class TestSettings:
         written = (tmp_path / "openapi.json").read_text(encoding="utf-8")
         assert json.loads(said) == json.loads(written)
         assert "/api/v1/users/me" in written
+        # The copy for those who call the API, where there is one.
+        copy = Path("openapi.json")
+        kept = copy.read_text(encoding="utf-8") if copy.exists() else written
+        assert kept == written, (
+            "openapi.json is not what the service does: `make openapi` writes it."
+        )

@@ -253,6 +253,49 @@ class TestWorker:
         worker.stop()
         await task
 
+    async def test_counts_jobs_for_a_collector(
+        self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counted: dict[str, int] = {}
+        is_done = asyncio.Event()
+
+        class Gauge:
+            def set(self, amount: int, attributes: dict[str, str]) -> None:
+                counted[attributes["state"]] = amount
+                if len(counted) == 2:
+                    is_done.set()
+
+        async def claim() -> None:
+            pass
+
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+        monkeypatch.setattr(execution, "jobs_kept", Gauge())
+        monkeypatch.setattr(worker_module, "claim", claim)
+        await queue(session)
+        await queue(session, "hangs")
+        async with running_worker(app):
+            await is_done.wait()
+
+        assert counted == {"waiting": 2, "given up": 0}
+
+    async def test_stops_although_jobs_cannot_be_counted(
+        self, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        again = asyncio.Event()
+        tries: list[None] = []
+
+        async def measure() -> None:
+            tries.append(None)
+            if len(tries) == 2:
+                again.set()
+            raise OSError
+
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+        monkeypatch.setattr(worker_module, "MEASURE_INTERVAL", 0.001)
+        monkeypatch.setattr(worker_module, "measure", measure)
+        async with running_worker(app):
+            await again.wait()
+
     async def test_stops_in_time_and_leaves_the_job(
         self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,14 +2,17 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
 
-from app.logs import JSONFormatter, TextFormatter, configure_logging
+from app.logs import JSONFormatter, OTLPHandler, TextFormatter, configure_logging
 from app.main import create_app
 from app.settings import Settings
 from app.users.models import User
@@ -157,3 +160,46 @@ def test_nobody_is_noted_outside_of_a_request() -> None:
     note_user(uuid4())
 
     assert CURRENT.get() is None
+
+
+def test_lines_go_to_a_collector_too(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, kept_logging: None
+) -> None:
+    exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    place = "opentelemetry.exporter.otlp.proto.http._log_exporter.OTLPLogExporter"
+    monkeypatch.setattr(place, lambda: exporter)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+
+    configure_logging(settings)
+    with working("the-request"):
+        logging.getLogger("app.users").warning("%s is late", "a mail")
+        logging.getLogger("opentelemetry.sdk").warning("nobody listens")
+        try:
+            raise ValueError
+        except ValueError:
+            logging.getLogger("app").exception("broken")
+    [handler] = [h for h in logging.getLogger().handlers if isinstance(h, OTLPHandler)]
+    handler.close()
+
+    late, broken = (sent.log_record for sent in exporter.get_finished_logs())
+    assert (late.body, late.severity_text, late.severity_number) == (
+        "a mail is late",
+        "WARNING",
+        SeverityNumber.WARN,
+    )
+    assert dict(late.attributes or {}) == {"logger": "app.users", "request_id": "the-request"}
+    assert "ValueError" in str(broken.attributes)
+
+
+def test_lines_stay_here_without_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    kept_logging: None,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http._log_exporter", None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+
+    configure_logging(settings)
+
+    assert "logs stay here, without the extra" in capsys.readouterr().err

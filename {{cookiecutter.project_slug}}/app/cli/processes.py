@@ -1,6 +1,7 @@
 """What runs until it is told to stop: the service, and workers."""
 
 import asyncio
+import os
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from app.cli.program import cli
 from app.logs import logging_config
 from app.settings import load_settings
 
-# Requests in flight may take as long; with the jobs it is less than the 10 s of a container.
+# Requests in flight may take as long; with the delay and the jobs it is less than the 10 s of a container.
 GRACE = 6  # seconds
 
 
@@ -29,6 +30,8 @@ def serve(
     import uvicorn
 
     settings = load_settings()  # what is wrong with them is said once, not by every process
+    if reload:
+        os.environ["SHUTDOWN_DELAY"] = "0"
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -36,6 +39,7 @@ def serve(
         port=port,
         workers=workers,
         reload=reload,
+        http="app.cli.protocol:PatientProtocol",
         timeout_graceful_shutdown=GRACE,
         log_config=logging_config(settings),
         access_log=False,

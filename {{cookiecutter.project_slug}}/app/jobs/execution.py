@@ -6,12 +6,12 @@ import traceback
 from datetime import timedelta
 
 from fastapi import FastAPI
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from app.database import sessionmaker, utc_now
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
-from app.telemetry import tracer
+from app.telemetry import jobs_kept, jobs_tried, tracer
 from app.work import working
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
     async with sessionmaker() as session:
         await session.execute(delete(Job).where(Job.id == job.id))
         await session.commit()
+    jobs_tried.add(1, {"job": job.name, "outcome": "done"})
     return None
 
 
@@ -84,9 +85,21 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
             )
         )
         await session.commit()
+    outcome = "given up" if has_failed else "postponed"
+    jobs_tried.add(1, {"job": job.name, "outcome": outcome})
     # What is wrong is in the row: it may hold an address, which a log must not.
     logger.warning("job %s has failed (%s, try %d)", job.name, type(error).__name__, job.attempts)
     if has_failed:
         app.state.report_error(
             JobFailedError(f"{job.name} has failed {job.attempts} times; see the row {job.id}")
         )
+
+
+async def measure() -> None:
+    """Tells the collector how many jobs there are."""
+    failed = func.count(Job.failed_at)
+    async with sessionmaker() as session:
+        await session.connection(execution_options={"read_only": True})
+        waiting, given_up = (await session.execute(select(func.count() - failed, failed))).one()
+    jobs_kept.set(waiting, {"state": "waiting"})
+    jobs_kept.set(given_up, {"state": "given up"})

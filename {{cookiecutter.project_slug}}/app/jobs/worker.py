@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.jobs.execution import claim, execute
+from app.jobs.execution import claim, execute, measure
 from app.jobs.queue import LISTENERS
+from app.telemetry import is_wanted
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 4  # jobs at once in one process
 POLL_INTERVAL = 1.0  # seconds between looks for what other processes have queued
+MEASURE_INTERVAL = 10.0  # seconds
 STOP_TIMEOUT = 2.0  # seconds for running jobs to end, when the service does
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,22 +27,22 @@ class Worker:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self._has_news = asyncio.Event()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         LISTENERS.add(self._has_news.set)
         try:
-            await asyncio.gather(*(self._run() for _ in range(CONCURRENCY)))
+            await asyncio.gather(*(self._run() for _ in range(CONCURRENCY)), self._measure())
         finally:
             LISTENERS.discard(self._has_news.set)
 
     def stop(self) -> None:
         """No further job is begun."""
-        self._is_stopping = True
+        self._stopping.set()
         self._has_news.set()
 
     async def _run(self) -> None:
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             self._has_news.clear()
             try:
                 job = await claim()
@@ -49,14 +51,23 @@ class Worker:
                     continue
             except Exception as error:  # most likely the database is away
                 logger.warning("jobs have to wait (%s)", type(error).__name__)
-            await self._wait()
+            await wait(self._has_news, POLL_INTERVAL)
 
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_INTERVAL):
-                await self._has_news.wait()
-        except TimeoutError:
-            pass
+    async def _measure(self) -> None:
+        while is_wanted("METRICS") and not self._stopping.is_set():
+            try:
+                await measure()
+            except Exception as error:
+                logger.warning("jobs cannot be counted (%s)", type(error).__name__)
+            await wait(self._stopping, MEASURE_INTERVAL)
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 async def work(app: FastAPI) -> None:

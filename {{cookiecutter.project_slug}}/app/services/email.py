@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from app.database import utc_now
 from app.services import provider
 from app.settings import Settings
+from app.telemetry import mails_sent
 
 TIMEOUT = 10  # seconds
 IMPLICIT_TLS_PORT = 465
@@ -58,6 +59,7 @@ class SMTPEmailSender:
             )
         except aiosmtplib.SMTPException as error:
             raise OSError(f"the mail server does not take the mail: {error}") from error
+        mails_sent.add(1)
 
     def message(self, email: Email) -> EmailMessage:
         sender = self.settings.email_from

@@ -1,0 +1,134 @@
+"""How the service ends: nobody loses a request, and who listens is told."""
+
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from httpx2.websockets import WebSocketDisconnect
+
+from tests.conftest import Project
+from tests.servers import wait_until
+from tests.service.servers import Service, running
+
+CLIENTS = 8
+STREAMS = """
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+
+from fastapi import APIRouter, Request, WebSocket
+from fastapi.sse import EventSourceResponse
+
+from app.shutdown import until_shutdown
+
+streams = APIRouter()
+ROUTERS = (*ROUTERS, streams)
+
+
+async def ticks() -> AsyncIterator[int]:
+    yield 0
+    await asyncio.Event().wait()
+
+
+@streams.get("/ticks", response_class=EventSourceResponse)
+async def send_ticks(request: Request) -> AsyncIterable[int]:
+    async for tick in until_shutdown(request.app, ticks()):
+        yield tick
+
+
+@streams.get("/slow")
+async def slow() -> str:
+    await asyncio.sleep(2)
+    return "done"
+
+
+@streams.websocket("/echo")
+async def echo(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+"""
+
+
+class Load:
+    """Clients that ask without a break, each on its own connection as long as it is kept open."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers = 0
+        self.lost: list[str] = []
+        self._is_wanted = True
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        with httpx2.Client(base_url=self.url, trust_env=False, timeout=10) as client:
+            while self._is_wanted:
+                try:
+                    answer = client.get("/api/v1/products")
+                except httpx2.TransportError as error:
+                    self.lost.append(repr(error))
+                else:
+                    self.answers += 1
+                    if answer.status_code != 200:
+                        self.lost.append(answer.text)
+
+    def end(self) -> None:
+        self._is_wanted = False
+        for thread in self._threads:
+            thread.join()
+
+
+def processes(service: Service, event: str) -> list[str]:
+    return re.findall(rf"{event} server process \[(\d+)\]", service.log.read_text())
+
+
+def test_rolling_restart_loses_no_request(
+    each_project: Project, database_url: str, tmp_path: Path
+) -> None:
+    service = Service(each_project, database_url, tmp_path / "service.log")
+    service.command("migrate")
+    service.start("--workers", "2")
+    load = Load(service.url)
+    try:
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(processes(service, "Finished")) == 2, 30)
+    finally:
+        load.end()
+        service.stop()
+
+    assert load.lost == []
+    assert load.answers > 100
+    assert len(set(processes(service, "Started"))) == 4
+
+
+def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:
+    routers = copy_of_each.path / "app" / "api.py"
+    routers.write_text(routers.read_text() + STREAMS)
+    answers: list[httpx2.Response] = []
+    with running(copy_of_each, database_url, tmp_path, SHUTDOWN_DELAY="0.5") as service:
+        client = service.client
+        slow = threading.Thread(target=lambda: answers.append(client.get("/api/v1/slow")))
+        slow.start()
+        with client.websocket("/api/v1/echo") as socket, client.sse("/api/v1/ticks") as response:
+            socket.send_text("hello")
+            assert socket.receive_text() == "hello"
+            events = iter(response)
+            assert next(events).data == "0"
+            begun = time.monotonic()
+            service.process.terminate()
+            wait_until(lambda: service.status("/health/ready") == 503, 1)
+            assert list(events) == []  # an end, not a broken connection
+            with pytest.raises(WebSocketDisconnect) as told:
+                socket.receive_text(timeout=5)
+            assert told.value.code == 1012
+        slow.join()
+        assert [answer.text for answer in answers] == ['"done"']
+        service.process.wait(10)
+        assert time.monotonic() - begun < 6
+        assert service.process.returncode == -signal.SIGTERM
+    assert "Traceback" not in service.log.read_text()

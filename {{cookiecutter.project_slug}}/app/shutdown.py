@@ -1,0 +1,70 @@
+"""The end of a process: announced before anything is refused, so that nobody loses a request."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from fastapi import FastAPI
+
+from app.settings import Settings
+
+Item = TypeVar("Item")
+
+
+def install_shutdown(app: FastAPI) -> None:
+    app.state.shutdown = asyncio.Event()  # set as soon as the process has been told to stop
+
+
+@contextmanager
+def announcing_shutdown(app: FastAPI) -> Iterator[None]:
+    """Meanwhile, SIGTERM comes to the server `SHUTDOWN_DELAY` seconds later than it was sent. Until then
+    `/health/ready` answers 503, and the others are answered, each on a connection that ends with it.
+
+    A second signal goes straight to the server.
+    """
+    settings: Settings = app.state.settings
+    shutdown: asyncio.Event = app.state.shutdown
+    stop = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(stop):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def announce(number: int, frame: FrameType | None) -> None:
+        if shutdown.is_set():
+            stop(number, frame)
+        loop.call_soon_threadsafe(shutdown.set)
+        loop.call_soon_threadsafe(loop.call_later, settings.shutdown_delay, stop, number, None)
+
+    signal.signal(signal.SIGTERM, announce)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+
+
+async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """For a response that has no end of its own: it ends when the process does, and the client sees that
+    it has ended, instead of a connection that breaks."""
+    stopped = asyncio.ensure_future(app.state.shutdown.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(items))
+            try:
+                await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    return
+            finally:
+                following.cancel()
+                await asyncio.wait({following})
+            try:
+                item = following.result()
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        stopped.cancel()

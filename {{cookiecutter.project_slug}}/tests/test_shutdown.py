@@ -1,0 +1,132 @@
+"""What a process says before it ends; the whole of it needs processes, see docs/operating.md."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from app.shutdown import announcing_shutdown, until_shutdown
+
+
+@pytest.fixture
+def ending(app: FastAPI) -> Iterator[asyncio.Event]:
+    event: asyncio.Event = app.state.shutdown
+    yield event
+    event.clear()
+
+
+async def test_readiness_says_so_and_others_are_answered(
+    client: httpx2.AsyncClient, ending: asyncio.Event
+) -> None:
+    ending.set()
+
+    ready = await client.get("/health/ready")
+    products = await client.get("/health/live")
+
+    assert (ready.status_code, ready.json()["code"]) == (503, "SHUTTING_DOWN")
+    assert products.status_code == 200
+    assert products.headers["connection"] == "close"
+
+
+class TestSignal:
+    @pytest.fixture
+    def stops(self) -> Iterator[list[int]]:
+        """The signals that have come to the server."""
+        received: list[int] = []
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            received.append(number)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        yield received
+        signal.signal(signal.SIGTERM, before)
+
+    async def test_comes_later(
+        self,
+        app: FastAPI,
+        stops: list[int],
+        ending: asyncio.Event,
+        override_settings: Callable[..., None],
+    ) -> None:
+        override_settings(shutdown_delay=0.01)
+        with announcing_shutdown(app):
+            signal.raise_signal(signal.SIGTERM)
+            await ending.wait()
+            assert not stops
+            await asyncio.sleep(0.05)
+
+        signal.raise_signal(signal.SIGTERM)
+        assert stops == [signal.SIGTERM] * 2
+
+    async def test_second_one_at_once(
+        self, app: FastAPI, stops: list[int], ending: asyncio.Event
+    ) -> None:
+        with announcing_shutdown(app):
+            signal.raise_signal(signal.SIGTERM)
+            await ending.wait()
+            signal.raise_signal(signal.SIGTERM)
+
+        assert stops == [signal.SIGTERM]
+
+    async def test_is_left_alone_where_nobody_waits_for_it(
+        self, app: FastAPI, stops: list[int]
+    ) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with announcing_shutdown(app):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    async def test_is_left_alone_in_threads(self, app: FastAPI, stops: list[int]) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+
+        def run() -> None:
+            with announcing_shutdown(app):
+                found.append(signal.getsignal(signal.SIGTERM))
+
+        found: list[object] = []
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+        assert found == [before]
+
+
+class TestStream:
+    async def test_ends_with_the_process(self, app: FastAPI, ending: asyncio.Event) -> None:
+        has_ended = False
+
+        async def ticks() -> AsyncIterator[int]:
+            nonlocal has_ended
+            try:
+                yield 1
+                await asyncio.Event().wait()
+            finally:
+                has_ended = True
+
+        seen = []
+        async for tick in until_shutdown(app, ticks()):
+            seen.append(tick)
+            asyncio.get_running_loop().call_soon(ending.set)
+
+        assert seen == [1]
+        assert has_ended
+
+    async def test_ends_by_itself(self, app: FastAPI) -> None:
+        async def ticks() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+
+        assert [tick async for tick in until_shutdown(app, ticks())] == [1, 2]
+
+    async def test_is_not_begun_later(self, app: FastAPI, ending: asyncio.Event) -> None:
+        async def ticks() -> AsyncIterator[int]:
+            await asyncio.Event().wait()
+            yield 1
+
+        ending.set()
+
+        assert [tick async for tick in until_shutdown(app, ticks())] == []
