@@ -1,7 +1,5 @@
-"""Serves the application and the minimal one, with the same products, until its input ends.
-
-It prints the two ports.
-"""
+"""Serves the application, the minimal one, and the application without a line for every request, with the
+same products, until its input ends."""
 
 import asyncio
 import os
@@ -28,11 +26,15 @@ async def prepare() -> None:
     await engine.dispose()
 
 
-def serve(port: int, folder: Path, *app: str) -> subprocess.Popen[bytes]:
+def serve(port: int, folder: Path, *app: str, **environment: str) -> subprocess.Popen[bytes]:
     """Each writes a line for every request, as the service and uvicorn do unless told otherwise."""
     command = (sys.executable, "-m", "uvicorn", *app, "--port", str(port))
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -48,10 +50,12 @@ def serve(port: int, folder: Path, *app: str) -> subprocess.Popen[bytes]:
 def main() -> None:
     subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], check=True)
     asyncio.run(prepare())
-    first, second = map(int, sys.argv[1:])
+    first, second, third = map(int, sys.argv[1:])
+    service = ("app.main:create_app", "--factory")
     servers = [
-        serve(first, Path.cwd(), "app.main:create_app", "--factory"),
+        serve(first, Path.cwd(), *service),
         serve(second, HERE, "minimal:app"),
+        serve(third, Path.cwd(), *service, LOG_LEVEL="WARNING"),
     ]
     print("ready", flush=True)
     sys.stdin.read()
