@@ -9,17 +9,20 @@ from testkit.performance.budgets import INI
 from testkit.performance.imports import IMPORTS
 from testkit.performance.recorder import Recorder
 
-pytest_plugins = [
+LEDGER = ".performance/ledger.jsonl"
+
+
+PLUGINS = [
     "testkit.performance.batches",
     "testkit.performance.queries",
     "testkit.performance.shards",
     "testkit.performance.workers",
 ]
 
-LEDGER = ".performance/ledger.jsonl"
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    for plugin in PLUGINS:
+        pluginmanager.import_plugin(plugin)
     group = parser.getgroup("testkit", "the test kit")
     group.addoption("--no-ledger", action="store_true", help="measure nothing, record nothing")
     group.addoption(

@@ -1,0 +1,395 @@
+"""Runs from a process that holds the libraries are those of pytest, and leave nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.conftest import Project, clean_environment, sqlite_first
+from tests.servers import wait_until
+
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "COLUMNS": "100", "NO_COLOR": ""}
+FAILING = """
+import sys
+import warnings
+
+
+def test_fails(tmp_path):
+    print("out")
+    print("err", file=sys.stderr)
+    assert [1, 2, {"a": 3}] == [1, 2, {"a": 4}]
+
+
+def test_passes():
+    pass
+
+
+def test_warns():
+    warnings.warn("old")
+"""
+READING = """
+import os
+import signal
+import sys
+import time
+
+
+def test_reads():
+    print(sys.stdin.readline().upper())
+
+
+def test_waits():
+    print("waiting", flush=True)
+    time.sleep(30)
+
+
+def test_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+Run = tuple[int, str, str]
+OURS = re.compile(r"testkit\.warm\.(parent|watch)|-m pytest|testkit\.warm ")
+
+
+@pytest.fixture
+def warm(copy_of_each: Project, tmp_path: Path) -> Iterator[Project]:
+    """A project with a parent that is open for it."""
+    with parent_of(copy_of_each, tmp_path):
+        yield copy_of_each
+
+
+@contextmanager
+def parent_of(project: Project, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [project.venv / "bin" / "python", "-m", "testkit.warm.parent"],
+        cwd=project.path,
+        env=environment(folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == "ready\n"
+        yield parent
+        parent.communicate("q")
+    assert processes_in(project) == []
+
+
+def environment(folder: Path) -> dict[str, str]:
+    sockets = folder / "s"
+    sockets.mkdir(exist_ok=True)
+    return clean_environment() | ENVIRONMENT | {"TMPDIR": str(sockets)}
+
+
+def pytest_of(project: Project, folder: Path, module: str, *arguments: str, text: str = "") -> Run:
+    """The exit status, output and errors of a run, without what is another one each time."""
+    done = subprocess.run(
+        [project.venv / "bin" / "python", "-m", module, *arguments],
+        cwd=project.path,
+        env=environment(folder),
+        input=text,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, steady(done.stdout), steady(done.stderr)
+
+
+def steady(output: str) -> str:
+    output = re.sub(r"\d+\.\d+s( \([\d:]+\))?", "TIME", output)
+    return re.sub(r"=+ (.*TIME.*?) =+", r"\1", re.sub(r"/tmp/pytest-of-\S+", "FOLDER", output))
+
+
+def processes_in(project: Project) -> list[str]:
+    """The runs and parents that work in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if (process / "cwd").readlink() == project.path and OURS.search(command):
+                found.append(command)
+        except OSError:
+            pass
+    return found
+
+
+CASES = (
+    "-q --deselect=tests/test_reading.py",
+    "-v -n 2 --dist loadfile tests/users",
+    "-q --color=yes -x tests/test_failing.py",
+    "tests/test_failing.py tests/test_failing.py -rA",
+    "-q --collect-only tests/users",
+    "--no-such-option",
+    "tests/no_such_file.py",
+    "--version",
+    "-q -s tests/test_reading.py::test_reads",
+)
+
+
+def test_is_what_pytest_says(warm: Project, tmp_path: Path) -> None:
+    (warm.path / "tests" / "test_failing.py").write_text(FAILING)
+    (warm.path / "tests" / "test_reading.py").write_text(READING)
+    for case in CASES:
+        arguments = ("--randomly-seed=7", *case.split())
+        expected, found = (
+            pytest_of(warm, tmp_path, module, *arguments, text="hello\n")
+            for module in ("pytest", "testkit.warm")
+        )
+        if "-n" in arguments:  # who runs what is another each time
+            expected, found = map(without_workers, (expected, found))
+        assert found == expected, case
+
+
+def without_workers(run: Run) -> Run:
+    lines = re.sub(r"\[gw\d\] \[.*?\]", "", run[1]).split("\n")
+    return run[0], "\n".join(sorted(lines)), run[2]
+
+
+@sqlite_first
+class TestSignals:
+    def start(self, project: Project, folder: Path, test: str) -> subprocess.Popen[str]:
+        (project.path / "tests" / "test_reading.py").write_text(READING)
+        return subprocess.Popen(
+            [
+                project.venv / "bin" / "python",
+                "-m",
+                "testkit.warm",
+                "-sq",
+                f"tests/test_reading.py::{test}",
+            ],
+            cwd=project.path,
+            env=environment(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, -15)])
+    def test_come_to_the_run(
+        self, warm: Project, tmp_path: Path, number: signal.Signals, status: int
+    ) -> None:
+        with self.start(warm, tmp_path, "test_waits") as client:
+            wait_for(client, "waiting")
+            client.send_signal(number)
+            output = client.communicate(timeout=10)[0]
+
+        assert client.returncode == status, output
+
+    def test_of_the_run_come_to_who_waits(self, warm: Project, tmp_path: Path) -> None:
+        with self.start(warm, tmp_path, "test_dies") as client:
+            assert client.wait(20) == -signal.SIGKILL
+
+    def test_run_ends_with_who_waits(self, warm: Project, tmp_path: Path) -> None:
+        with self.start(warm, tmp_path, "test_waits") as client:
+            wait_for(client, "waiting")
+            client.kill()
+        wait_until(lambda: len(processes_in(warm)) == 1, 10)  # the parent
+
+    def test_run_ends_with_its_parent(self, copy_of_each: Project, tmp_path: Path) -> None:
+        with (
+            parent_of(copy_of_each, tmp_path) as parent,
+            self.start(copy_of_each, tmp_path, "test_waits") as client,
+        ):
+            wait_for(client, "waiting")
+            parent.kill()
+            assert client.wait(10) == 3
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(word)
+
+
+@sqlite_first
+class TestStale:
+    """What is not the same any more starts cold, and the parent ends."""
+
+    def test_settings(self, copy_of_each: Project, tmp_path: Path) -> None:
+        test = "import os\n\n\ndef test_parent():\n    print(os.getppid(), 'is the parent')\n"
+        (copy_of_each.path / "tests" / "test_parent.py").write_text(test)
+        with parent_of(copy_of_each, tmp_path) as parent:
+            says = f"{parent.pid} is the parent"
+            arguments = (copy_of_each, tmp_path, "testkit.warm", "-qs", "tests/test_parent.py")
+            assert says in pytest_of(*arguments)[1]
+            (copy_of_each.path / "pyproject.toml").touch()
+            status, output, errors = pytest_of(*arguments)
+            assert (status, errors, says in output) == (0, "", False)
+            assert parent.wait(5) == 0
+
+    def test_project_is_never_held(self, warm: Project, tmp_path: Path) -> None:
+        def run() -> str:
+            return pytest_of(warm, tmp_path, "testkit.warm", "-q", "tests/test_health.py")[1]
+
+        assert "failed" not in run()
+        warm.edit("app/health.py", '{"status": "ok"}', '{"status": "well"}')
+        assert "failed" in run()
+
+    def test_kit_is_never_held(self, warm: Project, tmp_path: Path) -> None:
+        with (warm.path / "testkit" / "plugin.py").open("a") as plugin:
+            plugin.write('\n\ndef pytest_report_header():\n    return "another kit"\n')
+
+        assert "another kit" in pytest_of(warm, tmp_path, "testkit.warm", "tests/products")[1]
+
+    def test_environment(self, warm: Project, tmp_path: Path) -> None:
+        (warm.path / "tests" / "test_flags.py").write_text(
+            "import os\nimport sys\n\n\ndef test_flags():\n"
+            "    assert sys.flags.dev_mode == bool(os.environ.get('PYTHONDEVMODE'))\n"
+        )
+        for mode in ("", "1"):
+            done = subprocess.run(
+                [warm.venv / "bin" / "python", "-m", "testkit.warm", "-q", "tests/test_flags.py"],
+                cwd=warm.path,
+                env=environment(tmp_path) | {"PYTHONDEVMODE": mode},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout
+
+
+class Watch:
+    """`make watch` in a terminal."""
+
+    def __init__(self, project: Project, folder: Path, *arguments: str) -> None:
+        self.project = project
+        self.child = pexpect.spawn(
+            str(project.venv / "bin" / "python"),
+            ["-m", "testkit.warm.watch", *arguments],
+            cwd=project.path,
+            env=environment(folder),
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(40, 120),
+        )
+
+    def press(self, key: str) -> None:
+        time.sleep(0.1)
+        self.child.send(key)
+
+    def expect(self, *said: str) -> str:
+        """Waits for the words, then for the end of the run. Returns what was shown."""
+        shown = ""
+        for words in (*said, "Keys: "):
+            self.child.expect_exact(words)
+            shown += self.child.before + words
+        return shown
+
+
+@pytest.fixture
+def watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
+    watch = Watch(copy_of_each, tmp_path, "tests/users", "tests/products")
+    watch.expect("the start", "passed", "Passed")
+    yield watch
+    if watch.child.isalive():
+        watch.press("q")
+        watch.child.expect(pexpect.EOF)
+        watch.child.wait()
+        assert watch.child.exitstatus == 0
+    wait_until(lambda: processes_in(copy_of_each) == [], 10)
+
+
+def test_a_change_runs_what_it_affects(watch: Watch) -> None:
+    test = watch.project.path / "tests" / "products" / "test_new.py"
+    test.write_text("def test_new():\n    assert 1 + 1 == 3\n")
+    assert "1 failed" in watch.expect("test_new.py saved", "assert (1 + 1) == 3", "Failed")
+
+    test.write_text("def test_new():\n    assert 1 + 1 == 2\n")
+    assert "1 passed" in watch.expect("test_new.py saved", "Passed")
+
+    watch.project.edit("app/products/routes.py", "status_code=201", "status_code=200")
+    shown = watch.expect("routes.py saved", "Failed")
+    assert re.search(r"\d failed", shown)
+    assert "tests/users" not in shown
+
+
+def test_keys(watch: Watch) -> None:
+    watch.press("a")
+    assert "passed" in watch.expect("all tests", "Passed")
+    watch.press("t")
+    watch.child.sendline("refuses")
+    assert "deselected" in watch.expect("names that fit 'refuses'", "Passed", "Only refuses")
+    watch.press("\r")
+    assert "deselected" in watch.expect("the same again", "Passed")
+    watch.press("t")
+    watch.child.sendline("")
+    assert "deselected" not in watch.expect("all tests", "Passed")
+    watch.press("p")
+    watch.child.sendline("tests/users/test_factories.py")
+    assert "2 passed" in watch.expect("test_factories.py", "Passed")
+    test = watch.project.path / "tests" / "users" / "test_new.py"
+    watch.press("p")
+    watch.child.sendline("")
+    watch.expect("all tests", "Passed")
+    test.write_text("def test_new():\n    assert False\n")
+    watch.expect("test_new.py saved", "Failed")
+    watch.press("f")
+    assert "1 failed" in watch.expect("those that have failed", "Failed")
+    watch.press("?")
+    watch.child.expect_exact("those of a path")
+
+
+@sqlite_first
+def test_debugger_and_interruption(watch: Watch) -> None:
+    test = watch.project.path / "tests" / "users" / "test_new.py"
+    test.write_text("def test_new():\n    value = 41\n    breakpoint()\n    assert value == 42\n")
+    watch.child.expect_exact("(Pdb)")
+    watch.child.sendline("value = 42")
+    watch.child.expect_exact("(Pdb)")
+    watch.child.sendline("c")
+    assert "1 passed" in watch.expect("Passed")
+
+    test.write_text("import time\n\n\ndef test_new():\n    time.sleep(60)\n")
+    watch.child.expect_exact("saved")
+    time.sleep(1)
+    watch.press("\x03")
+    watch.expect("KeyboardInterrupt", "Interrupted")
+    test.unlink()
+    watch.expect("saved", "Passed")
+
+
+@sqlite_first
+def test_killed(watch: Watch) -> None:
+    """No process stays, and the terminal is as it was."""
+    attributes = terminal(watch)
+    watch.child.kill(signal.SIGKILL)
+    wait_until(lambda: processes_in(watch.project) == [], 10)
+    watch.child.wait()
+    assert attributes != terminal(watch)
+    assert "echo" in terminal(watch)
+
+
+def terminal(watch: Watch) -> str:
+    done = subprocess.run(
+        ["stty", "-a"], stdin=watch.child.child_fd, capture_output=True, text=True
+    )
+    return re.sub(r"rows.*?;", "", done.stdout)
+
+
+@sqlite_first
+def test_killed_parent_is_replaced(watch: Watch) -> None:
+    (pid,) = [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if b"testkit.warm.parent" in (process / "cmdline").read_bytes()
+        and (process / "cwd").readlink() == watch.project.path
+    ]
+    os.kill(pid, signal.SIGKILL)
+    watch.press("a")
+
+    assert "passed" in watch.expect("all tests", "Passed")
+
+
+@sqlite_first
+def test_needs_a_terminal(each_project: Project) -> None:
+    done = each_project.run("python", "-m", "testkit.warm.watch", check=False)
+
+    assert done.returncode == 1
+    assert done.stdout.startswith("Watching needs a terminal")

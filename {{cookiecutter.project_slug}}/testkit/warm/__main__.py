@@ -1,0 +1,33 @@
+"""`python -m testkit.warm`: pytest, with the same arguments, from a parent that is warm if there is one."""
+
+import os
+import sys
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if hasattr(os, "fork"):
+        from testkit.warm.protocol import address, connect, request
+
+        path = address()
+        connection = connect(path) if path else None
+        if connection is not None:
+            with connection:
+                end(request(connection, arguments))
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+
+
+def end(status: int | None) -> None:
+    """As pytest has ended: with its status, or by the signal that has ended it."""
+    if status is None:
+        return
+    if status < 0:
+        import signal
+
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+main()

@@ -1,0 +1,79 @@
+"""Which modules are those of libraries, and whether they are still the ones on the disk."""
+
+import importlib
+import sys
+import sysconfig
+import threading
+from importlib import metadata
+from pathlib import Path
+
+# Read by pytest, or by what installs packages.
+FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
+DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+
+State = dict[str, tuple[int, int] | None]
+
+
+def is_library(file: str) -> bool:
+    """Whether a module of this file is installed, and not what is being worked on."""
+    return any(file.startswith(f"{directory}/") for directory in DIRECTORIES)
+
+
+def imported() -> list[str]:
+    """The libraries' modules in this process, in the order in which they were imported."""
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if not name.startswith(("__main__", "__mp_main__"))
+        and is_library(getattr(module, "__file__", None) or "")
+    ]
+
+
+def import_all(names: list[str]) -> str | None:
+    """Imports what is not there yet. Returns the name of a module that has started a thread: nothing may be
+    forked any more."""
+    for name in names:
+        if name in sys.modules:
+            continue
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: S112  # it was made by other code, or wants something to have happened
+            continue
+        if threading.active_count() > 1:
+            return name
+    leave_as_they_are()
+    return None
+
+
+def leave_as_they_are() -> None:
+    """Tells pytest that its plugins need no other `assert`, as its documentation has it. It would warn that
+    it comes too late to rewrite them."""
+    for distribution in metadata.distributions():
+        if any(entry.group == "pytest11" for entry in distribution.entry_points):
+            for file in distribution.files or ():
+                module = sys.modules.get(file.parts[0].removesuffix(".py"))
+                if module is not None and "PYTEST_DONT_REWRITE" not in (module.__doc__ or ""):
+                    module.__doc__ = f"{module.__doc__ or ''}\n\nPYTEST_DONT_REWRITE"
+
+
+def state(since: int) -> State:
+    """The files that this process depends on, each with its time and its size. 10 ms for 1,000 modules.
+
+    Imports have begun at `since` (in ns): what was written later may be older in this process.
+    """
+    files = {getattr(sys.modules[name], "__file__", None) or "" for name in imported()}
+    found = {file: look(file) for file in (*files, *DIRECTORIES, *FILES, sys.executable)}
+    return {file: None if seen and seen[0] > since else seen for file, seen in found.items()}
+
+
+def changed(before: State) -> str | None:
+    """A file that is not as it was."""
+    return next((file for file, was in before.items() if look(file) != was), None)
+
+
+def look(file: str) -> tuple[int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

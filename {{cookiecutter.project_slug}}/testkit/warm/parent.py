@@ -1,0 +1,265 @@
+"""`python -m testkit.warm.parent`: holds the libraries, and forks a child for every run.
+
+It has no module of the project, so nothing that is being worked on can be stale, and it ends when a
+package, the project's settings or the Python have changed. It also ends with its standard input, which
+`watch` keeps open, and with it whatever it runs; `--terminal=FILE` is then made as it was, unless
+`watch` has said that it does so itself.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import termios
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from testkit.warm import libraries
+from testkit.warm.protocol import STREAMS, address, circumstances, kill, receive
+
+PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
+LIFELINE = STREAMS[0]
+TERMINAL = "--terminal="
+
+
+@dataclass
+class Run:
+    """A child, and who waits for it."""
+
+    pid: int
+    connection: socket.socket
+    report: IO[str]  # where the child says which libraries it has needed
+    deadline: float | None = None
+
+
+class Parent:
+    """Takes requests, and looks after the children."""
+
+    def __init__(self, listener: socket.socket, state: libraries.State) -> None:
+        self.listener = listener
+        self.runs: dict[int, Run] = {}
+        self.is_stale = False
+        self.terminal = terminal_as_it_is()
+        self.state = state
+        self.selector = selectors.DefaultSelector()
+        self.wakeup, self.waker = os.pipe()
+        os.set_blocking(self.waker, False)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for file in (LIFELINE, listener, self.wakeup):
+            self.selector.register(file, selectors.EVENT_READ)
+
+    def serve(self) -> dict[str, Any] | None:
+        """Returns a request, in the child that is to fulfil it; or nothing, at the end."""
+        while not self.is_stale or self.runs:
+            deadlines = [run.deadline for run in self.runs.values() if run.deadline]
+            timeout = max(0, min(deadlines) - time.monotonic()) if deadlines else None
+            for key, _ in self.selector.select(timeout):
+                if key.fileobj == LIFELINE:
+                    self.end()
+                    return None
+                if key.fileobj is self.listener:
+                    request = self.answer(self.listener.accept()[0])
+                    if request is not None:
+                        return request
+                elif key.fileobj == self.wakeup:
+                    os.read(self.wakeup, 4096)
+                    self.reap()
+                else:
+                    self.pass_on(key.data)
+            for run in self.runs.values():
+                if run.deadline and run.deadline < time.monotonic():
+                    kill(run.pid, signal.SIGKILL)
+        return None
+
+    def answer(self, connection: socket.socket) -> dict[str, Any] | None:
+        try:
+            request, streams = receive(connection)
+        except (OSError, ValueError):
+            connection.close()
+            return None
+        reason = libraries.changed(self.state)
+        self.is_stale = reason is not None
+        if request["circumstances"] != circumstances():
+            reason = "another environment"
+        if reason is not None:
+            say(connection, cold=reason)
+            close(connection.detach(), *streams)
+            return None
+        report = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the run
+        pid = os.fork()
+        if pid == 0:
+            self.leave()
+            connection.close()
+            return request | {"streams": streams, "report": report}
+        close(*streams)
+        run = Run(pid, connection, report)
+        self.runs[pid] = run
+        self.selector.register(connection, selectors.EVENT_READ, run)
+        say(connection, pid=pid)
+        return None
+
+    def leave(self) -> None:
+        """In a child: forgets what is the parent's."""
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.selector.close()  # and no more: it is the parent's too
+        self.listener.close()
+        close(self.wakeup, self.waker, *([self.terminal[0]] if self.terminal else []))
+        for run in self.runs.values():
+            run.connection.close()
+            run.report.close()
+
+    def pass_on(self, run: Run) -> None:
+        """The signals of who waits for a run; or the end, with who waited."""
+        try:
+            numbers = run.connection.recv(64)
+        except OSError:
+            numbers = b""
+        for number in numbers:
+            kill(run.pid, number)
+        if not numbers:
+            self.selector.unregister(run.connection)
+            kill(run.pid, signal.SIGTERM)
+            run.deadline = time.monotonic() + PATIENCE
+
+    def reap(self) -> None:
+        while self.runs:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            run = self.runs.pop(pid)
+            say(run.connection, status=status)
+            if run.deadline is None:
+                self.selector.unregister(run.connection)
+            run.connection.close()
+            with run.report as report:
+                report.seek(0)
+                self.learn(report.read())
+
+    def end(self) -> None:
+        for pid in self.runs:
+            kill(pid, signal.SIGKILL)
+        if self.terminal and not os.read(LIFELINE, 1):
+            file, attributes = self.terminal
+            termios.tcsetattr(file, termios.TCSADRAIN, attributes)
+
+    def learn(self, needed: str) -> None:
+        """Has ready the next time what a run has imported, unless it has been killed."""
+        if needed and not self.runs and not self.is_stale:
+            self.state = prepare(json.loads(needed)) | self.state
+
+
+def prepare(names: list[str]) -> libraries.State:
+    """Imports them. Returns the files that this process depends on now."""
+    begun = time.time_ns()
+    culprit = libraries.import_all([name for name in names if name not in sys.argv[2:]])
+    if culprit is not None:  # what has threads cannot be forked
+        arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+    gc.freeze()
+    return libraries.state(begun)
+
+
+def become(request: dict[str, Any]) -> None:
+    """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
+    for new, old in zip(request["streams"], STREAMS, strict=True):
+        os.dup2(new, old)
+    close(*request["streams"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["directory"])
+    os.umask(request["umask"])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.path[0] = request["directory"]
+    sys.argv = ["pytest", *request["arguments"]]
+    try:
+        runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code
+    with request["report"] as report:
+        json.dump(libraries.imported(), report)
+    leave_at_once(status)
+
+
+def leave_at_once(status: Any) -> None:
+    """Ends as `multiprocessing` does: to take 1,500 modules apart one by one would take 60 ms."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def look_around() -> str:
+    """Collects the tests in a child. Returns what that has imported."""
+    with tempfile.TemporaryFile("w+") as report, open(os.devnull, "r+b") as nothing:
+        pid = os.fork()
+        if pid == 0:
+            become(
+                {
+                    "streams": [os.dup(nothing.fileno()) for _ in STREAMS],
+                    "environment": dict(os.environ),
+                    "directory": str(Path.cwd()),
+                    "umask": 0o77,
+                    "arguments": ["--collect-only"],
+                    "report": report,
+                }
+            )
+        os.waitpid(pid, 0)
+        report.seek(0)
+        return report.read()
+
+
+def say(connection: socket.socket, **answer: Any) -> None:
+    with suppress(OSError):  # nobody waits for it
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def close(*files: int) -> None:
+    for file in files:
+        with suppress(OSError):
+            os.close(file)
+
+
+def terminal_as_it_is() -> tuple[int, list[Any]] | None:
+    option = next((option for option in sys.argv if option.startswith(TERMINAL)), None)
+    if option is None:
+        return None
+    terminal = int(option.removeprefix(TERMINAL))
+    return terminal, termios.tcgetattr(terminal)
+
+
+def main() -> None:
+    path = address()
+    if path is None:
+        sys.exit("The folder for sockets belongs to somebody else.")
+    state = prepare(json.loads(look_around() or "[]"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+        listener.listen()
+        parent = Parent(listener, state)
+        print("ready", flush=True)
+        request = parent.serve()
+        if request is not None:
+            become(request)
+        Path(path).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What is said between a process that wants a run and the parent that forks it.
+
+The request is one JSON object with its length in front, together with the three standard streams; then each
+byte is the number of a signal for the run. The answers are lines of JSON: the `pid` of the run, at its end
+its `status` as `os.waitpid` has it; or `cold`, why it has to start as always.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+# Whoever asks has to be quick: without `pathlib`, `tempfile` and `typing` it starts in half of the time.
+HEAD = 4  # bytes that say how long the request is
+STREAMS = (0, 1, 2)
+# What these say is read when Python or a library starts.
+EARLY = ("PYTHON", "LD_", "DYLD_", "COVERAGE_", "OTEL_", "PYDANTIC_", "SQLALCHEMY_")
+PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT}
+KILLED = 3  # the exit status of a run whose parent was killed; pytest's for an internal error
+
+Request = dict[str, object]
+
+
+def address() -> str | None:
+    """Where the parent of this directory listens; `None` where there cannot be one."""
+    folder = f"{os.environ.get('TMPDIR', '/tmp')}/testkit-{os.getuid()}"  # noqa: S108
+    with suppress(OSError):  # it is there, or cannot be
+        os.mkdir(folder, 0o700)
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        return None  # somebody else could listen there
+    here = os.stat(".")
+    return f"{folder}/{here.st_dev:x}-{here.st_ino:x}.sock"
+
+
+def connect(address: str) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def circumstances() -> list[object]:
+    """What has to be the same for a run to be the same."""
+    variables = {k: v for k, v in os.environ.items() if v and k.startswith(EARLY)}
+    return [sys.executable, sys.version, list(sys.flags), sys.warnoptions, variables]
+
+
+def request(connection: socket.socket, arguments: list[str]) -> int | None:
+    """Has pytest run with this process' directory, environment and streams, and passes signals on.
+
+    Returns its exit status, negative for a signal, or `None` if it has to start cold.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    wanted = {
+        "arguments": arguments,
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": umask,
+        "circumstances": circumstances(),
+    }
+    data = json.dumps(wanted).encode()
+
+    def pass_on(number: int, _frame: object) -> None:
+        connection.send(bytes([number]))
+
+    def pause(_number: int, _frame: object) -> None:
+        connection.send(bytes([signal.SIGSTOP]))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    handlers = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
+    pid = 0
+    try:
+        socket.send_fds(connection, [len(data).to_bytes(HEAD)], STREAMS)
+        connection.sendall(data)
+        with connection.makefile() as lines:
+            for line in lines:
+                answer = json.loads(line)
+                if "cold" in answer:
+                    return None
+                if "status" in answer:
+                    return os.waitstatus_to_exitcode(answer["status"])
+                pid = answer["pid"]
+    except OSError:
+        pass
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if not pid:
+        return None
+    kill(pid, signal.SIGKILL)
+    return KILLED
+
+
+def receive(connection: socket.socket) -> tuple[Request, list[int]]:
+    """A request and its streams. `OSError` where it breaks off."""
+    head, streams, _, _ = socket.recv_fds(connection, HEAD, len(STREAMS))
+    if len(head) < HEAD or len(streams) < len(STREAMS):
+        raise ConnectionError("the request is not complete")
+    length = int.from_bytes(head)
+    data = bytearray()
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        if not part:
+            raise ConnectionError("the request is not complete")
+        data += part
+    wanted: Request = json.loads(data)
+    return wanted, streams
+
+
+def kill(pid: int, number: int) -> None:
+    """Sends a signal to a run and to what it has started in its process group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

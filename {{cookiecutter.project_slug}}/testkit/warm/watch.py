@@ -1,0 +1,262 @@
+"""`python -m testkit.warm.watch`: runs what a change affects, as soon as a file is saved.
+
+Which tests those are is known by testmon. Arguments are pytest's and hold for every run. Keys are those of
+other watch modes, Jest's and Vitest's; `?` shows them.
+"""
+
+import atexit
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from testkit.warm.protocol import KILLED, address, connect, request
+
+KEYS = """\
+  a      all tests                  t      those with a name that fits
+  f      those that have failed     p      those of a path
+  Enter  the same again             q      the end"""
+# testmon needs a tracer to know what a test depends on, which makes a run take twice as long. So the
+# verdict comes without it, and what has been learnt by the change follows in the background.
+LEARN = ("--testmon",)
+AFFECTED = ("--testmon", "--testmon-nocollect")
+ALL = ("--no-testmon",)
+FAILED = ("--lf", "--lfnf=none", "--no-testmon")
+NO_TESTS = 5
+DEBOUNCE = 50  # ms in which several files are saved at once
+CLEAR = "\033[H\033[2J\033[3J"
+GOODBYE = b"q"
+WATCHED = {".py", ".toml", ".ini", ".cfg", ".sql", ".html", ".txt", ".json"}
+
+
+class WarmParent:
+    """The parent that forks the runs: another watcher's, or one of our own."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal = terminal
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self, arguments: list[str]) -> int:
+        """Returns the exit status. A parent that does not fit is replaced, once."""
+        path = address()
+        for _ in range(2):
+            connection = path and (connect(path) or self.start(path))
+            if not connection:
+                break
+            with connection:
+                status = request(connection, arguments)
+            if status is not None:
+                return status
+            self.end()
+        return subprocess.run([sys.executable, "-m", "pytest", *arguments]).returncode
+
+    def start(self, path: str) -> socket.socket | None:
+        self.end()
+        terminal = os.dup(self.terminal)
+        option = f"--terminal={terminal}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "testkit.warm.parent", option],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=[terminal],
+        )
+        os.close(terminal)
+        assert self.process.stdout
+        self.process.stdout.readline()  # it is ready, or has ended
+        return connect(path)
+
+    def end(self) -> None:
+        if self.process is not None:
+            with suppress(BrokenPipeError):
+                self.process.communicate(GOODBYE)
+            self.process = None
+
+
+class Terminal:
+    """The terminal, which gives single keys while nothing runs, and is as before otherwise."""
+
+    def __init__(self) -> None:
+        self.file = sys.stdin.fileno()
+        self.attributes = termios.tcgetattr(self.file)
+        self.group = os.tcgetpgrp(self.file)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Ctrl-C is for the run, and not for make, which has started this.
+        if os.getpgrp() != os.getpid():
+            os.setpgid(0, 0)
+        os.tcsetpgrp(self.file, os.getpid())
+        atexit.register(self.give_back)
+
+    def give_back(self) -> None:
+        self.take_lines()
+        os.tcsetpgrp(self.file, self.group)
+
+    def take_keys(self) -> None:
+        tty.setcbreak(self.file, termios.TCSADRAIN)
+
+    def take_lines(self) -> None:
+        termios.tcsetattr(self.file, termios.TCSADRAIN, self.attributes)
+
+    def ask(self, question: str) -> str | None:
+        """A line; `None` if it was interrupted."""
+        self.take_lines()
+        try:
+            return input(question).strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return None
+        finally:
+            self.take_keys()
+
+
+class Changes:
+    """The files that are saved, told by a thread."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.paths: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        import watchfiles
+
+        filter_ = watchfiles.DefaultFilter()
+
+        def is_watched(change: watchfiles.Change, path: str) -> bool:
+            return Path(path).suffix in WATCHED and filter_(change, path)
+
+        for changes in watchfiles.watch(
+            ".", watch_filter=is_watched, debounce=DEBOUNCE, step=10, raise_interrupt=False
+        ):
+            self.paths.put({os.path.relpath(path) for _, path in changes})
+            os.write(self.writer, b"!")
+
+    def take(self) -> list[str]:
+        os.read(self.reader, 4096)
+        found: set[str] = set()
+        while not self.paths.empty():
+            found |= self.paths.get()
+        return sorted(found)
+
+
+class Watcher:
+    """The loop: a key or a change, a run, and again."""
+
+    def __init__(self, arguments: list[str], terminal: Terminal, parent: WarmParent) -> None:
+        self.paths = [path for path in arguments if Path(path.partition("::")[0]).exists()]
+        self.options = [option for option in arguments if option not in self.paths]
+        self.name = ""
+        self.path = ""
+        self.terminal = terminal
+        self.parent = parent
+        self.changes = Changes()
+        self.last: tuple[str, ...] = AFFECTED
+        self.learner: subprocess.Popen[bytes] | None = None
+        self.keys: dict[str, Callable[[], None]] = {
+            "a": lambda: self.run(ALL, "all tests"),
+            "f": lambda: self.run(FAILED, "those that have failed"),
+            "\n": lambda: self.run(self.last, "the same again"),
+            "t": self.ask_for_name,
+            "p": self.ask_for_path,
+            "?": lambda: print(KEYS),
+        }
+
+    def loop(self) -> None:
+        self.terminal.take_keys()
+        self.run(LEARN, "the start")
+        while True:
+            ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [])
+            if self.changes.reader in ready:
+                self.run(AFFECTED, f"{shown(self.changes.take())} saved")
+                self.learn()
+            elif (key := os.read(self.terminal.file, 1).decode(errors="ignore")) in ("q", ""):
+                return
+            elif key in self.keys:
+                self.keys[key]()
+
+    def run(self, options: tuple[str, ...], cause: str) -> None:
+        self.last = options
+        self.stop_learning()
+        self.terminal.take_lines()
+        print(f"{CLEAR}{time.strftime('%H:%M:%S')}  {cause}", flush=True)
+        begun = time.perf_counter()
+        status = self.parent.run(["-q", *options, *self.arguments()])
+        seconds = time.perf_counter() - begun
+        self.terminal.take_keys()
+        verdict = {
+            0: "Passed",
+            NO_TESTS: "No test is affected",
+            KILLED: "Ended from outside",
+            -signal.SIGINT: "Interrupted",
+            2: "Interrupted",
+        }.get(status, "Failed")
+        only = f" Only {chosen}." if (chosen := " ".join([self.name, self.path]).strip()) else ""
+        print(f"{verdict}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do.")
+
+    def arguments(self) -> list[str]:
+        names = ["-k", self.name] if self.name else []
+        return [*self.options, *names, *([self.path] if self.path else self.paths)]
+
+    def learn(self) -> None:
+        """Runs the same in the background, to know what the changed code depends on."""
+        self.learner = subprocess.Popen(
+            [sys.executable, "-m", "testkit.warm", *LEARN, *self.arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop_learning(self) -> None:
+        if self.learner is not None:
+            self.learner.terminate()
+            self.learner.wait()
+            self.learner = None
+
+    def ask_for_name(self) -> None:
+        name = self.terminal.ask("Names, as for pytest's -k (nothing: all): ")
+        if name is not None:
+            self.name = name
+            self.run(ALL, f"names that fit {name!r}" if name else "all tests")
+
+    def ask_for_path(self) -> None:
+        path = self.terminal.ask("Path, as for pytest (nothing: all): ")
+        if path is not None:
+            self.path = path
+            self.run(ALL, path or "all tests")
+
+
+def shown(paths: list[str]) -> str:
+    first, *others = paths or ["something"]
+    return f"{first} and {len(others)} more" if others else first
+
+
+def main() -> None:
+    if not sys.stdin.isatty():
+        sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
+    terminal = Terminal()
+    parent = WarmParent(terminal.file)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
+    watcher = Watcher(sys.argv[1:], terminal, parent)
+    try:
+        watcher.loop()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        watcher.stop_learning()
+        parent.end()
+
+
+if __name__ == "__main__":
+    main()
