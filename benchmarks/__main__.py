@@ -21,6 +21,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import loop
 from benchmarks.load import compare
 from benchmarks.report import Row, write_report
 
@@ -306,6 +307,13 @@ class Bench:
             ),
         ]
 
+    def loop(self) -> list[Row]:
+        rows = []
+        for database, name in (("sqlite", ""), ("postgresql", "PostgreSQL")):
+            self.say(f"one test from a warm process, and forked workers, {database}")
+            rows += [row.on(name) for row in loop.measure(self.path(database), self.rounds)]
+        return rows
+
     def load(self) -> list[Row]:
         rows = []
         for database, name in (("sqlite", ""), ("postgresql", "PostgreSQL")):
@@ -530,7 +538,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put table and chart into the README")
     parts = (
         *("smoke", "startup", "hashing", "isolation", "postgresql", "requests"),
-        *("ledger", "many", "workers", "shards", "load"),
+        *("ledger", "many", "workers", "shards", "load", "loop"),
     )
     parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
     arguments = parser.parse_args()

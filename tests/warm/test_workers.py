@@ -1,0 +1,170 @@
+"""Workers that are forked are as those that are started."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, heed_interrupts, sqlite_first
+from tests.servers import wait_until
+from tests.warm.test_warm import environment, processes_in
+
+# What the controller has, and its workers must not.
+CONFTEST = """
+import asyncio
+import os
+import random
+import socket
+import sys
+import warnings
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    random.seed(1)
+    warnings.filterwarnings("error", "of the controller")
+    listener = socket.socket()
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        pass
+
+    asyncio.set_event_loop_policy(Policy())
+    sys.modules["of_the_controller"] = sys
+    os.environ["OF_THE_CONTROLLER"] = "is inherited"
+"""
+STATE = """
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+
+def test_state(worker_id):
+    state = {
+        "arguments": sys.argv,
+        "path": sys.path,
+        "flags": list(sys.flags),
+        "directory": str(Path.cwd()),
+        "variables": {k: v for k, v in os.environ.items() if k not in CHANGING},
+        "policy": type(asyncio.get_event_loop_policy()).__name__,
+        "filters": sorted(map(str, warnings.filters)),
+        "sockets": sum("socket" in os.readlink(f"/proc/self/fd/{f}") for f in open_files()),
+        "pipes": sum("pipe" in os.readlink(f"/proc/self/fd/{f}") for f in open_files()),
+        "signals": {str(n): str(signal.getsignal(n)) for n in (2, 15, 17)},
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "modules": sorted(m for m in sys.modules if m.startswith(("of_the", "app", "testkit", "tests"))),
+        "main": sys.modules["__main__"].__name__,
+    }
+    Path(f"state-{os.environ['MODE']}.json").write_text(json.dumps(state))
+
+
+def open_files():
+    return [f for f in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{f}")]
+
+
+CHANGING = {
+    "MODE", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_TESTRUNUID", "PYTEST_VERSION", "_", "TMPDIR"
+}
+"""
+
+
+@sqlite_first
+def test_nothing_of_the_controller_leaks(copy_of_each: Project) -> None:
+    conftest = copy_of_each.path / "tests" / "conftest.py"
+    conftest.write_text(conftest.read_text() + CONFTEST)
+    (copy_of_each.path / "tests" / "test_state.py").write_text(STATE)
+    states = {}
+    for mode, how in (("spawn", "spawn"), ("fork", "fork"), ("early", "fork")):
+        options = ("-n", "1", f"--workers={how}", "tests/test_state.py")
+        copy_of_each.pytest(*options, MODE=mode)
+        states[mode] = json.loads(copy_of_each.read(f"state-{mode}.json"))
+
+    assert states["fork"] == states["spawn"]
+    assert states["early"].pop("variables").pop("OF_THE_CONTROLLER") == "is inherited"
+    states["spawn"].pop("variables")
+    assert states["early"] == states["spawn"]
+    assert "of_the_controller" not in states["fork"]["modules"]
+
+
+CRASH = """
+import os
+import time
+
+import pytest
+
+
+def test_crashes():
+    os.kill(os.getpid(), 9)
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_passes(number):
+    pass
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_waits(number):
+    print("waiting", flush=True)
+    time.sleep(60)
+"""
+
+
+# With the others xdist tries what has crashed again, or waits forever, however workers start.
+@pytest.mark.parametrize("dist", ["load", "worksteal"])
+def test_crash_of_a_worker(project: Project, dist: str) -> None:
+    (project.path / "tests" / "test_crash.py").write_text(CRASH)
+
+    output = project.pytest(
+        *("-n", "2", "--workers=fork", "--dist", dist, "tests/test_crash.py", "-k", "not waits"),
+        check=False,
+    ).stdout
+
+    assert re.search(r"1 failed, 30 passed", output), output
+    assert "crashed while running" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ends_with_the_controller(project: Project, tmp_path: Path, number: int) -> None:
+    (project.path / "tests" / "test_crash.py").write_text(CRASH)
+    with subprocess.Popen(
+        [
+            project.venv / "bin" / "python",
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "--workers=fork",
+            "tests/test_crash.py",
+            "-kwaits",
+        ],
+        cwd=project.path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
+    ) as controller:
+        wait_until(lambda: len(workers_in(project)) == 4, 20)  # with the zygote
+        if number == signal.SIGINT:
+            controller.send_signal(number)
+            assert "KeyboardInterrupt" in controller.communicate(timeout=20)[0]
+        else:
+            controller.kill()
+    wait_until(lambda: workers_in(project) == [] and processes_in(project) == [], 10)
+
+
+def workers_in(project: Project) -> list[Path]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == project.path:
+                found.append(process)
+        except OSError:
+            pass
+    return found

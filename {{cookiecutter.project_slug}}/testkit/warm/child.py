@@ -1,0 +1,47 @@
+"""What a forked child does first and last."""
+
+import atexit
+import importlib
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+from testkit.warm.protocol import STREAMS, Request
+
+
+def take_over(request: Request, streams: list[int]) -> None:
+    """Becomes a process of whoever has asked: with its streams, environment and directory, and without
+    a module of the project."""
+    for new, old in zip(streams, STREAMS, strict=True):
+        os.dup2(new, old)
+    close(*streams)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN if request["is_deaf"] else signal.default_int_handler
+    )
+    environment = request["environment"]
+    assert isinstance(environment, dict)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(str(request["directory"]))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def leave_at_once(status: Any) -> None:
+    """Ends as `multiprocessing` does: to take 1,500 modules apart one by one would take 60 ms."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def close(*files: int) -> None:
+    for file in files:
+        with suppress(OSError):
+            os.close(file)
