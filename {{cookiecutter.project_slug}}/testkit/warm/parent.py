@@ -101,6 +101,8 @@ class Parent:
             self.leave()
             connection.close()
             return request | {"streams": streams, "report": report}
+        with suppress(OSError):  # the child does it too: whoever comes first
+            os.setpgid(pid, pid)
         close(*streams)
         run = Run(pid, connection, report)
         self.runs[pid] = run
@@ -122,6 +124,8 @@ class Parent:
 
     def pass_on(self, run: Run) -> None:
         """The signals of who waits for a run; or the end, with who waited."""
+        if run.pid not in self.runs:  # it has ended just now
+            return
         try:
             numbers = run.connection.recv(64)
         except OSError:

@@ -78,11 +78,10 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
 
     passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
     handlers = {
-        number: signal.signal(number, pass_on)
-        for number in passed_on
+        number: signal.signal(number, pause if number == signal.SIGTSTP else pass_on)
+        for number in (*passed_on, signal.SIGTSTP)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
     pid = 0
     try:
         send(connection, wanted | {"is_deaf": is_deaf})

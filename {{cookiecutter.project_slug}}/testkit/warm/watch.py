@@ -10,6 +10,7 @@ import queue
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import termios
@@ -17,8 +18,13 @@ import threading
 import time
 import tty
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+
+try:
+    import watchfiles
+except ImportError:
+    watchfiles = None  # type: ignore[assignment]
 
 from testkit.warm.protocol import KILLED, address, connect, request
 
@@ -33,6 +39,9 @@ AFFECTED = ("--testmon", "--testmon-nocollect")
 ALL = ("--no-testmon",)
 FAILED = ("--lf", "--lfnf=none", "--no-testmon")
 NO_TESTS = 5
+KNOWN = ".testmondata"
+LEARNT = ".testmondata-learning"
+QUIET = 0.3  # seconds; a change is told sooner
 DEBOUNCE = 50  # ms in which several files are saved at once
 CLEAR = "\033[H\033[2J\033[3J"
 GOODBYE = b"q"
@@ -91,6 +100,8 @@ class Terminal:
         self.attributes = termios.tcgetattr(self.file)
         self.group = os.tcgetpgrp(self.file)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Nobody could wake it: the shell waits for make, which does not notice.
+        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
         # Ctrl-C is for the run, and not for make, which has started this.
         if os.getpgrp() != os.getpid():
             os.setpgid(0, 0)
@@ -128,8 +139,6 @@ class Changes:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        import watchfiles
-
         filter_ = watchfiles.DefaultFilter()
 
         def is_watched(change: watchfiles.Change, path: str) -> bool:
@@ -175,8 +184,11 @@ class Watcher:
         self.terminal.take_keys()
         self.run(LEARN, "the start")
         while True:
-            ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [])
-            if self.changes.reader in ready:
+            quiet = QUIET if self.learner else None
+            ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [], quiet)
+            if not ready:
+                self.note_what_was_learnt()
+            elif self.changes.reader in ready:
                 self.run(AFFECTED, f"{shown(self.changes.take())} saved")
                 self.learn()
             elif (key := os.read(self.terminal.file, 1).decode(errors="ignore")) in ("q", ""):
@@ -208,20 +220,36 @@ class Watcher:
         return [*self.options, *names, *([self.path] if self.path else self.paths)]
 
     def learn(self) -> None:
-        """Runs the same in the background, to know what the changed code depends on."""
+        """Runs the same in the background, to know what the changed code depends on.
+
+        On a copy of what is known: it may see a file that was saved after it has begun, whose tests
+        would not be affected any more when their turn comes.
+        """
+        if Path(KNOWN).exists():
+            copy(KNOWN, LEARNT)
         self.learner = subprocess.Popen(
             [sys.executable, "-m", "testkit.warm", *LEARN, *self.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"TESTMON_DATAFILE": LEARNT},
             start_new_session=True,
         )
+
+    def note_what_was_learnt(self) -> None:
+        """Once nothing has been saved for a while."""
+        if self.learner is not None and self.learner.poll() is not None:
+            if Path(LEARNT).exists():
+                copy(LEARNT, KNOWN)
+            self.stop_learning()
 
     def stop_learning(self) -> None:
         if self.learner is not None:
             self.learner.terminate()
             self.learner.wait()
             self.learner = None
+        for file in Path().glob(f"{LEARNT}*"):
+            file.unlink()
 
     def ask_for_name(self) -> None:
         name = self.terminal.ask("Names, as for pytest's -k (nothing: all): ")
@@ -236,6 +264,12 @@ class Watcher:
             self.run(ALL, path or "all tests")
 
 
+def copy(source: str, target: str) -> None:
+    """Of a database of SQLite, with what is in its log."""
+    with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
+        here.backup(there)
+
+
 def shown(paths: list[str]) -> str:
     first, *others = paths or ["something"]
     return f"{first} and {len(others)} more" if others else first
@@ -244,6 +278,8 @@ def shown(paths: list[str]) -> str:
 def main() -> None:
     if not sys.stdin.isatty():
         sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
+    if watchfiles is None:
+        sys.exit("Watching needs watchfiles: add it to the development dependencies.")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal = Terminal()
     parent = WarmParent(terminal.file)
