@@ -8,9 +8,9 @@ import atexit
 import os
 import queue
 import select
+import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import termios
@@ -18,7 +18,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -265,9 +265,12 @@ class Watcher:
 
 
 def copy(source: str, target: str) -> None:
-    """Of a database of SQLite, with what is in its log."""
-    with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
-        here.backup(there)
+    """testmon's database, with its log. Nobody has it open."""
+    for end in ("", "-wal"):
+        Path(target + end).unlink(missing_ok=True)
+        if Path(source + end).exists():
+            shutil.copyfile(source + end, target + end)
+    Path(f"{target}-shm").unlink(missing_ok=True)
 
 
 def shown(paths: list[str]) -> str:
