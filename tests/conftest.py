@@ -87,14 +87,18 @@ def heed_interrupts() -> None:
 
 
 def start(
-    *command: str | Path, cwd: Path, stdout: int | TextIO = subprocess.DEVNULL, **environment: str
+    *command: str | Path,
+    cwd: Path,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | TextIO = subprocess.DEVNULL,
+    **environment: str,
 ) -> subprocess.Popen[str]:
     """Starts a process that leads a group of its own, and goes on."""
     return subprocess.Popen(
         command,
         cwd=cwd,
         env=clean_environment() | environment,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import Project, clean_environment, heed_interrupts, sqlite_first
+from tests.conftest import Project, clean_environment, heed_interrupts, sqlite_first, start
 from tests.servers import wait_until
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "COLUMNS": "100", "NO_COLOR": ""}
@@ -54,7 +54,7 @@ def test_dies():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 Run = tuple[int, str, str]
-OURS = re.compile(r"testkit\.warm\.(parent|watch)|-m pytest|testkit\.warm ")
+OURS = re.compile(r"testkit\.warm|-m pytest")
 
 
 @pytest.fixture
@@ -66,26 +66,36 @@ def warm(copy_of_each: Project, tmp_path: Path) -> Iterator[Project]:
 
 @contextmanager
 def parent_of(project: Project, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [project.venv / "bin" / "python", "-m", "testkit.warm.parent"],
-        cwd=project.path,
-        env=environment(folder),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    ) as parent:
+    with run_module(project, folder, "testkit.warm.parent", stdin=subprocess.PIPE) as parent:
         assert parent.stdout
         assert parent.stdout.readline() == "ready\n"
         yield parent
         parent.communicate("q")
-    assert processes_in(project) == []
+    assert processes_in(project) == {}
+
+
+def run_module(
+    project: Project,
+    folder: Path,
+    module: str,
+    *arguments: str,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[str]:
+    """Starts it, with its output in a pipe."""
+    return start(
+        *(project.venv / "bin" / "python", "-m", module, *arguments),
+        cwd=project.path,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        **environment(folder),
+    )
 
 
 def environment(folder: Path) -> dict[str, str]:
+    """Of the processes that find each other through a folder."""
     sockets = folder / "s"
     sockets.mkdir(exist_ok=True)
-    return clean_environment() | ENVIRONMENT | {"TMPDIR": str(sockets)}
+    return ENVIRONMENT | {"TMPDIR": str(sockets)}
 
 
 def pytest_of(project: Project, folder: Path, module: str, *arguments: str, text: str = "") -> Run:
@@ -93,7 +103,7 @@ def pytest_of(project: Project, folder: Path, module: str, *arguments: str, text
     done = subprocess.run(
         [project.venv / "bin" / "python", "-m", module, *arguments],
         cwd=project.path,
-        env=environment(folder),
+        env=clean_environment() | environment(folder),
         input=text,
         capture_output=True,
         text=True,
@@ -106,15 +116,15 @@ def steady(output: str) -> str:
     return re.sub(r"=+ (.*TIME.*?) =+", r"\1", re.sub(r"/tmp/pytest-of-\S+", "FOLDER", output))
 
 
-def processes_in(project: Project) -> list[str]:
-    """The runs and parents that work in a folder."""
-    found = []
+def processes_in(project: Project) -> dict[int, str]:
+    """The commands that have been started in a folder, and not ended, by their ids. But not servers."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             if (process / "cwd").readlink() == project.path and OURS.search(command):
-                found.append(command)
-        except OSError:
+                found[int(process.name)] = command
+        except OSError:  # it has ended
             pass
     return found
 
@@ -155,21 +165,8 @@ def without_workers(run: Run) -> Run:
 class TestSignals:
     def start(self, project: Project, folder: Path, test: str) -> subprocess.Popen[str]:
         (project.path / "tests" / "test_reading.py").write_text(READING)
-        return subprocess.Popen(
-            [
-                project.venv / "bin" / "python",
-                "-m",
-                "testkit.warm",
-                "-sq",
-                f"tests/test_reading.py::{test}",
-            ],
-            cwd=project.path,
-            env=environment(folder),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=heed_interrupts,
-        )
+        test = f"tests/test_reading.py::{test}"
+        return run_module(project, folder, "testkit.warm", "-sq", test)
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, -15)])
     def test_come_to_the_run(
@@ -249,7 +246,7 @@ class TestStale:
             done = subprocess.run(
                 [warm.venv / "bin" / "python", "-m", "testkit.warm", "-q", "tests/test_flags.py"],
                 cwd=warm.path,
-                env=environment(tmp_path) | {"PYTHONDEVMODE": mode},
+                env=clean_environment() | environment(tmp_path) | {"PYTHONDEVMODE": mode},
                 capture_output=True,
                 text=True,
             )
@@ -265,7 +262,7 @@ class Watch:
             str(project.venv / "bin" / "python"),
             ["-m", "testkit.warm.watch", *arguments],
             cwd=project.path,
-            env=environment(folder),
+            env=clean_environment() | environment(folder),
             encoding="utf-8",
             preexec_fn=heed_interrupts,
             timeout=30,
@@ -295,7 +292,7 @@ def watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
         watch.child.expect(pexpect.EOF)
         watch.child.wait()
         assert watch.child.exitstatus == 0
-    wait_until(lambda: processes_in(copy_of_each) == [], 10)
+    wait_until(lambda: processes_in(copy_of_each) == {}, 10)
 
 
 def test_a_change_runs_what_it_affects(watch: Watch) -> None:
@@ -363,7 +360,7 @@ def test_killed(watch: Watch) -> None:
     """No process stays, and the terminal is as it was."""
     attributes = terminal(watch)
     watch.child.kill(signal.SIGKILL)
-    wait_until(lambda: processes_in(watch.project) == [], 10)
+    wait_until(lambda: processes_in(watch.project) == {}, 10)
     watch.child.wait()
     assert attributes != terminal(watch)
     assert "echo" in terminal(watch)
@@ -378,12 +375,8 @@ def terminal(watch: Watch) -> str:
 
 @sqlite_first
 def test_killed_parent_is_replaced(watch: Watch) -> None:
-    (pid,) = [
-        int(process.name)
-        for process in Path("/proc").glob("[0-9]*")
-        if b"testkit.warm.parent" in (process / "cmdline").read_bytes()
-        and (process / "cwd").readlink() == watch.project.path
-    ]
+    commands = processes_in(watch.project)
+    (pid,) = [pid for pid, command in commands.items() if "testkit.warm.parent" in command]
     os.kill(pid, signal.SIGKILL)
     watch.press("a")
 

@@ -3,14 +3,13 @@
 import json
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, heed_interrupts, sqlite_first
+from tests.conftest import Project, sqlite_first
 from tests.servers import wait_until
-from tests.warm.test_warm import environment, processes_in
+from tests.warm.test_warm import processes_in, run_module
 
 # What the controller has, and its workers must not.
 CONFTEST = """
@@ -132,39 +131,12 @@ def test_crash_of_a_worker(project: Project, dist: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_ends_with_the_controller(project: Project, tmp_path: Path, number: int) -> None:
     (project.path / "tests" / "test_crash.py").write_text(CRASH)
-    with subprocess.Popen(
-        [
-            project.venv / "bin" / "python",
-            "-m",
-            "pytest",
-            "-n",
-            "2",
-            "--workers=fork",
-            "tests/test_crash.py",
-            "-kwaits",
-        ],
-        cwd=project.path,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_interrupts,
-    ) as controller:
-        wait_until(lambda: len(workers_in(project)) == 4, 20)  # with the zygote
+    options = ("-n", "2", "--workers=fork", "tests/test_crash.py", "-k", "waits")
+    with run_module(project, tmp_path, "pytest", *options) as controller:
+        wait_until(lambda: len(processes_in(project)) == 4, 20)  # with the zygote
         if number == signal.SIGINT:
             controller.send_signal(number)
             assert "KeyboardInterrupt" in controller.communicate(timeout=20)[0]
         else:
             controller.kill()
-    wait_until(lambda: workers_in(project) == [] and processes_in(project) == [], 10)
-
-
-def workers_in(project: Project) -> list[Path]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink() == project.path:
-                found.append(process)
-        except OSError:
-            pass
-    return found
+    wait_until(lambda: processes_in(project) == {}, 10)

@@ -141,14 +141,17 @@ class OTLPHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("opentelemetry"):  # that something could not be sent, for example
             return
-        self.logger.emit(
-            timestamp=int(record.created * 1e9),
-            severity_number=SeverityNumber(record.levelno // 10 * 4 + 1),
-            severity_text=record.levelname,
-            body=record.getMessage(),
-            attributes={"logger": record.name, **fields_of(record)},
-            exception=record.exc_info[1] if record.exc_info else None,
-        )
+        try:
+            self.logger.emit(
+                timestamp=int(record.created * 1e9),
+                severity_number=SeverityNumber(min(record.levelno // 10 * 4 + 1, 24)),
+                severity_text=record.levelname,
+                body=record.getMessage(),
+                attributes={"logger": record.name, **fields_of(record)},
+                exception=record.exc_info[1] if record.exc_info else None,
+            )
+        except Exception:
+            self.handleError(record)  # as the handlers of the standard library do
 
     def close(self) -> None:
         self.provider.shutdown()  # what has not been sent is sent now

@@ -37,6 +37,7 @@ def announcing_shutdown(app: FastAPI) -> Iterator[None]:
     def announce(number: int, frame: FrameType | None) -> None:
         if shutdown.is_set():
             stop(number, frame)
+            return
         loop.call_soon_threadsafe(shutdown.set)
         loop.call_soon_threadsafe(loop.call_later, settings.shutdown_delay, stop, number, None)
 

@@ -178,10 +178,13 @@ def test_lines_go_to_a_collector_too(
             raise ValueError
         except ValueError:
             logging.getLogger("app").exception("broken")
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+        logging.getLogger("app").warning("%d pieces", "no number")
+        logging.getLogger("app").log(70, "above all")
     [handler] = [h for h in logging.getLogger().handlers if isinstance(h, OTLPHandler)]
     handler.close()
 
-    late, broken = (sent.log_record for sent in exporter.get_finished_logs())
+    late, broken, highest = (sent.log_record for sent in exporter.get_finished_logs())
     assert (late.body, late.severity_text, late.severity_number) == (
         "a mail is late",
         "WARNING",
@@ -189,6 +192,7 @@ def test_lines_go_to_a_collector_too(
     )
     assert dict(late.attributes or {}) == {"logger": "app.users", "request_id": "the-request"}
     assert "ValueError" in str(broken.attributes)
+    assert highest.severity_number is SeverityNumber.FATAL4
 
 
 def test_lines_stay_here_without_the_extra(

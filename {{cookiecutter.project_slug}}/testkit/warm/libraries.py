@@ -4,6 +4,7 @@ import importlib
 import sys
 import sysconfig
 import threading
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -30,15 +31,12 @@ def imported() -> list[str]:
 
 
 def import_all(names: list[str]) -> str | None:
-    """Imports what is not there yet. Returns the name of a module that has started a thread: nothing may be
-    forked any more."""
+    """Imports them. Returns the name of a module that has started a thread: nothing may be forked any
+    more."""
     for name in names:
-        if name in sys.modules:
-            continue
-        try:
+        # One that cannot be imported was made by other code, or wants something to have happened.
+        with suppress(Exception):
             importlib.import_module(name)
-        except Exception:  # noqa: S112  # it was made by other code, or wants something to have happened
-            continue
         if threading.active_count() > 1:
             return name
     leave_as_they_are()

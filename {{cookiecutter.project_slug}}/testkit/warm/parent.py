@@ -48,6 +48,7 @@ class Parent:
         self.listener = listener
         self.runs: dict[int, Run] = {}
         self.is_stale = False
+        self.known = set(libraries.imported())  # and later what cannot be imported
         self.terminal = terminal_as_it_is()
         self.state = state
         self.selector = selectors.DefaultSelector()
@@ -88,7 +89,7 @@ class Parent:
             connection.close()
             return None
         reason = libraries.changed(self.state)
-        self.is_stale = reason is not None
+        self.is_stale |= reason is not None
         if request["circumstances"] != circumstances():
             reason = "another environment"
         if reason is not None:
@@ -160,8 +161,10 @@ class Parent:
 
     def learn(self, needed: str) -> None:
         """Has ready the next time what a run has imported, unless it has been killed."""
-        if needed and not self.runs and not self.is_stale:
-            self.state = prepare(json.loads(needed)) | self.state
+        names = [name for name in json.loads(needed or "[]") if name not in self.known]
+        if names and not self.runs and not self.is_stale:
+            self.known.update(names)
+            self.state = prepare(names) | self.state
 
 
 def prepare(names: list[str]) -> libraries.State:

@@ -58,7 +58,6 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
 
     Returns its exit status, negative for a signal, or `None` if it has to start cold.
     """
-    is_deaf = ignores_interrupts()
     umask = os.umask(0)
     os.umask(umask)
     wanted = {
@@ -67,7 +66,12 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
         "environment": dict(os.environ),
         "umask": umask,
         "circumstances": circumstances(),
+        "is_deaf": ignores_interrupts(),
     }
+    try:
+        send(connection, wanted)
+    except OSError:
+        return None
 
     def pass_on(number: int, _frame: object) -> None:
         connection.send(bytes([number]))
@@ -84,7 +88,6 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
     }
     pid = 0
     try:
-        send(connection, wanted | {"is_deaf": is_deaf})
         with connection.makefile() as lines:
             for line in lines:
                 answer = json.loads(line)

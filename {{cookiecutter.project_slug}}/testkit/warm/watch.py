@@ -162,8 +162,7 @@ class Watcher:
     """The loop: a key or a change, a run, and again."""
 
     def __init__(self, arguments: list[str], terminal: Terminal, parent: WarmParent) -> None:
-        self.paths = [path for path in arguments if Path(path.partition("::")[0]).exists()]
-        self.options = [option for option in arguments if option not in self.paths]
+        self.given = arguments
         self.name = ""
         self.path = ""
         self.terminal = terminal
@@ -216,8 +215,11 @@ class Watcher:
         print(f"{verdict}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do.")
 
     def arguments(self) -> list[str]:
-        names = ["-k", self.name] if self.name else []
-        return [*self.options, *names, *([self.path] if self.path else self.paths)]
+        chosen = ["-k", self.name] if self.name else []
+        if not self.path:
+            return [*self.given, *chosen]
+        paths = {path for path in self.given if Path(path.partition("::")[0]).exists()}
+        return [*(option for option in self.given if option not in paths), *chosen, self.path]
 
     def learn(self) -> None:
         """Runs the same in the background, to know what the changed code depends on.
