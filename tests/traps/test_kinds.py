@@ -7,6 +7,7 @@ from tests.traps.inner import run_inner
 
 KINDS = r"""
     import asyncio
+    import gc
     import itertools
     from collections.abc import AsyncIterator
 
@@ -70,6 +71,18 @@ KINDS = r"""
                 await asyncio.Event().wait()
             finally:
                 gone.append("slow")
+
+        return StreamingResponse(never())
+
+
+    @own.get("/untidy")
+    async def untidy() -> StreamingResponse:
+        async def never():
+            try:
+                yield "first"
+                await asyncio.Event().wait()
+            finally:
+                raise RuntimeError("while it tidies up")
 
         return StreamingResponse(never())
 
@@ -155,6 +168,15 @@ KINDS = r"""
     async def test_stream_that_waits(own_client):
         async with own_client.stream("GET", "/slow") as response:
             assert await anext(response.aiter_text()) == "first"
+
+
+    async def test_error_when_the_client_has_gone(own_client, caplog):
+        async with own_client.stream("GET", "/untidy") as response:
+            assert await anext(response.aiter_text()) == "first"
+        (record,) = caplog.records  # as a server does, not whenever the task is collected
+        assert "after the client had gone" in record.getMessage()
+        gc.collect()
+        assert caplog.records == [record]
 
 
     async def test_timeout_of_the_client(own_client):

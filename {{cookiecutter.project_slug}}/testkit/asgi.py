@@ -7,10 +7,13 @@ ended, background tasks included, and an error in it is raised.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 import httpx2
+
+logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]
@@ -82,6 +85,9 @@ class Exchange:
         self._request_body = aiter(request.stream)  # type: ignore[arg-type]
         self._is_request_read = False
         self._is_head = scope["method"] == "HEAD"
+        self._path = scope["path"]
+        self._is_told = False
+        """Whether the client has been given the error of the application."""
         self._start: Message | None = None
         self._chunks: list[bytes] = []
         self._is_complete = False
@@ -161,9 +167,13 @@ class Exchange:
         self._raise()
 
     def _raise(self) -> None:
-        error = None if self._task.cancelled() else self._task.exception()
+        self._is_told = True
+        error = self._error()
         if error is not None and self._transport.raise_app_exceptions:
             raise error
+
+    def _error(self) -> BaseException | None:
+        return None if self._task.cancelled() else self._task.exception()
 
     async def close(self) -> None:
         """The client has gone, maybe before the end of the response."""
@@ -174,6 +184,9 @@ class Exchange:
         if not self._task.done():  # it does not look whether somebody listens
             self._task.cancel()
             await asyncio.wait([self._task])
+        if not self._is_told and (error := self._error()) is not None:
+            # Nobody is left to be answered. A server would have it in its log.
+            logger.error("%s has failed after the client had gone", self._path, exc_info=error)
 
 
 class Body(httpx2.AsyncByteStream):

@@ -13,6 +13,10 @@ from app.settings import load_settings
 # Requests in flight may take as long; with the delay and the jobs it is less than the 10 s of a container.
 GRACE = 6  # seconds
 
+# A rolling restart is given up when a new process takes longer to start; uvicorn's 5 s are few for a small
+# container that serves meanwhile.
+START_TIMEOUT = 60  # seconds
+
 
 @cli.command()
 def serve(
@@ -41,6 +45,7 @@ def serve(
         reload=reload,
         http="app.cli.protocol:PatientProtocol",
         timeout_graceful_shutdown=GRACE,
+        timeout_worker_healthcheck=START_TIMEOUT,
         log_config=logging_config(settings),
         access_log=False,
     )
