@@ -316,6 +316,10 @@ def _own_directory() -> Iterator[Path]:
 
 
 def _base_directory(parent: Path) -> Path:
+    if not hasattr(os, "getuid"):  # Windows, where everybody has a directory of their own
+        base = parent / "testkit"
+        base.mkdir(exist_ok=True)
+        return base
     base = parent / f"testkit-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.stat().st_uid != os.getuid():  # somebody else was there first

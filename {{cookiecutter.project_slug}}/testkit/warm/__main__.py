@@ -14,7 +14,10 @@ def main() -> None:
         if connection is not None:
             with connection:
                 end(request(connection, arguments))
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+    import subprocess
+
+    sys.exit(subprocess.call([sys.executable, "-m", "pytest", *arguments]))
 
 
 def end(status: int | None) -> None:

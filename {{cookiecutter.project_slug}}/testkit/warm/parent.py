@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import tempfile
-import termios
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,6 +155,8 @@ class Parent:
         for pid in self.runs:
             kill(pid, signal.SIGKILL)
         if self.terminal and not os.read(LIFELINE, 1):
+            import termios
+
             file, attributes = self.terminal
             termios.tcsetattr(file, termios.TCSADRAIN, attributes)
 
@@ -223,11 +224,15 @@ def terminal_as_it_is() -> tuple[int, list[Any]] | None:
     option = next((option for option in sys.argv if option.startswith(TERMINAL)), None)
     if option is None:
         return None
+    import termios
+
     terminal = int(option.removeprefix(TERMINAL))
     return terminal, termios.tcgetattr(terminal)
 
 
 def main() -> None:
+    if not hasattr(os, "fork"):
+        sys.exit("Processes that are forked need Unix. Run pytest itself.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the runs
     path = address()
     if path is None:

@@ -13,18 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import time
-import tty
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 try:
+    import termios
+    import tty
+
     import watchfiles
-except ImportError:
-    watchfiles = None  # type: ignore[assignment]
+except ImportError as error:
+    MISSING = error.name
+else:
+    MISSING = None
 
 from testkit.warm.protocol import KILLED, address, connect, request
 
@@ -281,9 +284,11 @@ def shown(paths: list[str]) -> str:
 
 
 def main() -> None:
+    if MISSING in ("termios", "tty"):
+        sys.exit("Watching needs Unix. `pytest --testmon` runs what is affected, once.")
     if not sys.stdin.isatty():
         sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
-    if watchfiles is None:
+    if MISSING:
         sys.exit("Watching needs watchfiles: add it to the development dependencies.")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     terminal = Terminal()

@@ -51,8 +51,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def may_fork() -> bool:
-    """What measures processes from their start has to see one; and workers have no workers."""
-    return {"COVERAGE_PROCESS_START", "PYTEST_XDIST_WORKER"}.isdisjoint(os.environ)
+    """What measures processes from their start has to see one; and workers have no workers.
+
+    macOS has libraries that do not survive a fork.
+    """
+    unsuited = {"COVERAGE_PROCESS_START", "PYTEST_XDIST_WORKER"}
+    return sys.platform == "linux" and hasattr(os, "fork") and unsuited.isdisjoint(os.environ)
 
 
 @pytest.hookimpl(optionalhook=True)
