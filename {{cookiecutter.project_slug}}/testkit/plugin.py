@@ -3,13 +3,14 @@
 import pytest
 
 PLUGINS = [
+    "testkit.garbage",
+    "testkit.warm.workers",
     "testkit.performance.plugin",
     "testkit.markers",
     "testkit.hints",
     "testkit.supervision",
     "testkit.steps",
     "testkit.fixtures",
-    "testkit.warm.workers",
 ]
 
 

@@ -16,6 +16,7 @@ from testkit.performance.budgets import Budgets, are_enforced
 from testkit.performance.ledger import Ledger, LedgerError, Record
 from testkit.performance.recorder import ATTRIBUTE, WORKER_OUTPUT, Recorder
 from testkit.performance.runs import run_of
+from testkit.warm.workers import are_forked
 
 CONFIRMATIONS = 2  # more runs of a test that is over its budget for the first time
 MOST_CONFIRMED = 100  # tests; so many are not a hiccup
@@ -149,6 +150,7 @@ class Bookkeeper:
             options=self._options(),
             server=self.server,
             worker_start=round(self.worker_start, 4),
+            forked=self.recorder is None and are_forked(self.config),
             shard=self.config.getoption("shard", None),
         )
 

@@ -45,6 +45,7 @@ RUN = {
     "imports": "packages that took longest to import, each without what it imports from others",
     "server": "until the database server and the template were ready",
     "worker_start": "until the slowest worker had collected",
+    "forked": "whether workers were forked, or started as new interpreters",
     "setup": "of all tests together, as are the next ones",
     "call": "",
     "teardown": "",

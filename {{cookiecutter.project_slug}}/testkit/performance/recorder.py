@@ -113,7 +113,8 @@ class Recorder:
         self.meter = Meter()
         self.imports = imports
         self.fixtures: dict[str, Fixture] = {}
-        self.calibrations: list[float] = []
+        self.calibration: float | None = None
+        """The lowest; nothing before the tests have been collected."""
         self.collection = 0.0
         self.elsewhere: list[str] = []
         self.growths: list[int] = []
@@ -138,10 +139,11 @@ class Recorder:
         finally:
             self.collection = perf_counter() - start
 
-    def pytest_collection_finish(self) -> None:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.imports.stop()
         self.meter.start()
-        self.calibrations.append(calibrate())
+        # Of a short run, once at the end is enough.
+        self.calibration = calibrate() if len(session.items) >= ENOUGH_TESTS else math.inf
         self._before = self.memory.now()
         if self.traces_memory:
             tracemalloc.start()
@@ -248,8 +250,8 @@ class Recorder:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.traces_memory:
             tracemalloc.stop()
-        if self.calibrations:
-            self.calibrations.append(calibrate())
+        if self.calibration is not None:
+            self.calibration = min(self.calibration, calibrate())
             self.meter.stop()
         self.elsewhere = session.config.stash.get(ELSEWHERE, [])
         output = getattr(session.config, "workeroutput", None)
@@ -259,7 +261,7 @@ class Recorder:
     def summary(self) -> dict[str, Any]:
         """What this process as a whole has taken."""
         return {
-            "calibration": round(min(self.calibrations, default=0.0), 6),
+            "calibration": round(self.calibration or 0.0, 6),
             "collection": round(self.collection, 4),
             "imports": self.imports.slowest(),
             "elsewhere": self.elsewhere,

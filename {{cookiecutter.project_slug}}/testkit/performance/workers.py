@@ -15,9 +15,11 @@ from testkit.performance.bookkeeper import bookkeeper_of
 from testkit.performance.budgets import SPEEDS
 from testkit.performance.ledger import Ledger, Record, fastest
 from testkit.performance.shards import shard_of
+from testkit.warm.workers import are_forked
 
 VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
-UNKNOWN_START = 2.0  # seconds until a worker has collected, where none was measured
+# Seconds until a worker has collected, where none was measured; of one that is forked, and one that is not.
+UNKNOWN_START = {True: 0.5, False: 2.0}
 UNKNOWN_TEST = 0.01  # seconds, for tests that have never run
 UNKNOWN_MEMORY = 200 * 1024 * 1024  # bytes a worker
 MESSAGES = 0.0002  # seconds of the controller's processor for each test
@@ -53,7 +55,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    evidence = _recorded(ledger, selected) if selected else _guessed(config)
+    forked = are_forked(config)
+    evidence = (
+        _recorded(ledger, selected, forked=forked) if selected else _guessed(config, forked=forked)
+    )
     evidence = _divided(evidence, shard_of(config)[1])
     workers = best(evidence, cores, _memory_allows(ledger))
     config.stash[REASON] = _reason(evidence, workers, cores, is_recorded=bool(selected))
@@ -129,18 +134,26 @@ def _is_in(nodeid: str, place: str) -> bool:
     )
 
 
-def _recorded(ledger: Ledger, tests: list[Record]) -> Evidence:
+def _recorded(ledger: Ledger, tests: list[Record], *, forked: bool) -> Evidence:
     seconds = [statistics.median(result[1] for result in test["history"]) for test in tests]
-    starts = [run["worker_start"] - run["collection"] for run in ledger.runs if run["workers"] > 1]
     return Evidence(
         tests=len(tests),
         seconds=sum(seconds),
         longest=max(seconds),
-        start=statistics.median(starts[-5:]) if starts else UNKNOWN_START,
+        start=_start(ledger, forked=forked),
     )
 
 
-def _guessed(config: pytest.Config) -> Evidence:
+def _start(ledger: Ledger, *, forked: bool) -> float:
+    starts = [
+        run["worker_start"] - run["collection"]
+        for run in ledger.runs
+        if run["workers"] > 1 and run.get("forked", False) == forked
+    ]
+    return statistics.median(starts[-5:]) if starts else UNKNOWN_START[forked]
+
+
+def _guessed(config: pytest.Config, *, forked: bool) -> Evidence:
     """Nothing is recorded: counts the test functions in the files that are named."""
     tests = 0
     for argument in config.args:
@@ -148,7 +161,7 @@ def _guessed(config: pytest.Config) -> Evidence:
         for file in sorted(path.rglob("test_*.py")) if path.is_dir() else [path]:
             if file.is_file():
                 tests += len(TEST_FUNCTION.findall(file.read_text(errors="replace")))
-    return Evidence(tests, tests * UNKNOWN_TEST, UNKNOWN_TEST, UNKNOWN_START)
+    return Evidence(tests, tests * UNKNOWN_TEST, UNKNOWN_TEST, UNKNOWN_START[forked])
 
 
 def _divided(evidence: Evidence, shards: int) -> Evidence:

@@ -34,20 +34,21 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--workers",
         choices=["fork", "spawn"],
-        default="spawn",
-        help="how the workers of -n start: as new interpreters (the default), or forked from a process "
-        "that has imported the libraries",
+        default="fork",
+        help="how the workers of -n start: forked from a process that has imported the libraries (the "
+        "default, on Linux), or as new interpreters",
     )
     config: Any = pluginmanager.get_plugin("pytestconfig")
     file = config.rootpath / LIBRARIES
     wanted = getattr(config.known_args_namespace, "numprocesses", None)
-    if (
-        wanted
-        and "--workers=fork" in config.invocation_params.args
-        and file.exists()
-        and may_fork()
-    ):
+    # Options are not known yet; whoever is started in vain is ended again.
+    is_refused = any("spawn" in argument for argument in config.invocation_params.args)
+    if wanted and not is_refused and file.exists() and may_fork():
         config.stash[ZYGOTE] = Zygote(file)
+
+
+def are_forked(config: pytest.Config) -> bool:
+    return config.getoption("workers", "spawn") == "fork" and may_fork()
 
 
 def may_fork() -> bool:
@@ -62,7 +63,7 @@ def may_fork() -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     """Before xdist starts its workers."""
-    if config.getoption("workers") != "fork" or not may_fork():
+    if not are_forked(config):
         return
     file = config.rootpath / LIBRARIES
     names = json.dumps(libraries.imported())
