@@ -263,6 +263,7 @@ def copy_of(original: Project, path: Path) -> Project:
     shutil.copytree(
         original.path,
         path,
-        ignore=shutil.ignore_patterns(".venv", "*_cache", "__pycache__", ".performance"),
+        # pytest's own bytecode holds the paths of the original.
+        ignore=shutil.ignore_patterns(".venv", "*_cache", "*-pytest-*.pyc", ".performance"),
     )
     return Project(path, original.venv, original.database)
