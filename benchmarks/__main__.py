@@ -535,7 +535,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is run")
-    parser.add_argument("--write", action="store_true", help="put table and chart into the README")
+    parser.add_argument("--write", action="store_true", help="put table and chart into benchmarks/")
     parts = (
         *("smoke", "startup", "hashing", "isolation", "postgresql", "requests"),
         *("ledger", "many", "workers", "shards", "load", "loop"),
@@ -558,7 +558,7 @@ def main() -> None:
         for part in parts[3:]:
             if part in chosen:
                 rows += getattr(bench, part)()
-    write_report(rows, into_readme=arguments.write)
+    write_report(rows, into_folder=arguments.write)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Prints the figures as a table; puts it, and a chart, into the README."""
+"""Prints the figures as a table; puts it, and a chart, into this folder."""
 
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->\n"
 
 
@@ -43,11 +43,11 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write_report(rows: list[Row], *, into_readme: bool) -> None:
+def write_report(rows: list[Row], *, into_folder: bool) -> None:
     table = markdown_table([row.cells() for row in rows])
     print(table)
-    if into_readme:
-        readme = ROOT / "README.md"
+    if into_folder:
+        readme = FOLDER / "README.md"
         before, rest = readme.read_text().split(BEGIN)
         _, after = rest.split(END)
         readme.write_text(f"{before}{BEGIN}{table}{END}{after}")
@@ -56,7 +56,7 @@ def write_report(rows: list[Row], *, into_readme: bool) -> None:
             for row in rows
             if "adds to it" in row.name and "222" not in row.name and "row" not in row.name
         ]
-        (ROOT / "benchmarks" / "isolation.svg").write_text(bar_chart(chart))
+        (FOLDER / "isolation.svg").write_text(bar_chart(chart))
 
 
 def markdown_table(rows: list[list[str]]) -> str:

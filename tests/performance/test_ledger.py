@@ -81,7 +81,7 @@ def test_says_what_tests_have_cost(copy_of_each: Project) -> None:
     project = copy_of_each
     write_tests(project, MEASURED)
 
-    project.pytest(INNER, check=False)
+    project.pytest(INNER, check=False, cold=True)
 
     ledger = ledger_of(project)
     tests = {name.partition("::")[2]: test["last"] for name, test in ledger.tests.items()}
