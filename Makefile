@@ -8,7 +8,7 @@ RUN = UV=$(UV) $(UV) run
 PYTEST := pytest -n 2 --dist load --maxschedchunk 1
 ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
 QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
-.PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest lint format bench pictures clean
+.PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest lint format bench pictures release clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own cod
 
 bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
 	$(RUN) python -m benchmarks
+
+release: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Say what a release would be (VERSION=1.2.0), or make it (GO=yes)
+	$(RUN) tools/release.py $(VERSION) $(if $(GO),--go)
 
 pictures: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Make the pictures of the README from a real session
 	$(RUN) tools/pictures.py
