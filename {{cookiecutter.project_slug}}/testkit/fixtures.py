@@ -35,6 +35,10 @@ from testkit.supervision import EARLIER_TASKS, fail, set_up_once
 
 ISOLATIONS: dict[str, type[Isolation]] = {"committed": Committed, "rollback": Rollback}
 SETUP = pytest.StashKey[DatabaseSetup]()
+UNBOUND = (
+    "The test kit does not know your database: call `use_database(config, SETUP)` of `testkit.fixtures` "
+    "in a `pytest_configure`."
+)
 LAST_ISOLATED = pytest.StashKey[pytest.Item]()
 
 # With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
@@ -68,8 +72,14 @@ def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
     import_backend(setup)  # before anybody blocks sockets
 
 
+def setup_of(config: pytest.Config) -> DatabaseSetup:
+    if SETUP not in config.stash:
+        raise pytest.UsageError(UNBOUND)
+    return config.stash[SETUP]
+
+
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"database: {describe_database(config.stash[SETUP])}"
+    return f"database: {describe_database(setup_of(config))}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -78,7 +88,7 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     prepared = ExitStack()
     config.add_cleanup(prepared.close)
     with _ends_the_run(config):
-        prepared.enter_context(prepare(config.stash[SETUP], config))
+        prepared.enter_context(prepare(setup_of(config), config))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -98,7 +108,7 @@ def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
     """This process's own database, migrated. Some 10 ms, or 1 s when migrations have changed."""
     with (
         _ends_the_run(request.config),
-        open_worker_database(request.config.stash[SETUP], request.config) as database,
+        open_worker_database(setup_of(request.config), request.config) as database,
     ):
         yield database
 
@@ -123,7 +133,7 @@ def _ends_the_run(config: pytest.Config) -> Iterator[None]:
 def database_worker(
     request: pytest.FixtureRequest, session_loop: asyncio.AbstractEventLoop
 ) -> Iterator[Worker]:
-    setup = request.config.stash[SETUP]
+    setup = setup_of(request.config)
     database: WorkerDatabase = request.getfixturevalue("worker_database")
     engine = setup.create_engine(database.url, **database.engine_options)
     if engine.url.render_as_string(hide_password=False) != database.url:
