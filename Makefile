@@ -8,7 +8,7 @@ RUN = UV=$(UV) $(UV) run
 PYTEST := pytest -n 2 --dist load --maxschedchunk 1
 ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
 QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
-.PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest lint format bench pictures release clean
+.PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest test-machines lint format bench pictures release clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest 
 
 test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
 	$(RUN) $(PYTEST) -rs
+
+test-machines:  ## Test the README's commands on new Debians, each Python, as root and as a user; takes an hour
+	tools/new-machines
 
 lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
 	$(UV) run ruff check .

@@ -39,6 +39,7 @@ GENERATED = {
     "testkit.call_site": set(),
     "testkit.eager": set(),
     "testkit.faults": set(),
+    "testkit.garbage": set(),
     "testkit.greenlets": set(),
     "testkit.portal": set(),
     "testkit.resets": set(),
@@ -61,7 +62,7 @@ GENERATED = {
         *("testkit.call_site", "testkit.eager", "testkit.faults", "testkit.leftovers"),
         *("testkit.portal", "testkit.resets"),
     },
-    "testkit.performance": {"testkit.call_site"},
+    "testkit.performance": {"testkit.call_site", "testkit.warm"},
     "testkit.performance.comparison": {
         "testkit.databases",
         "testkit.fixtures",
@@ -71,6 +72,10 @@ GENERATED = {
         *("testkit.call_site", "testkit.databases", "testkit.fixtures", "testkit.performance"),
     },
     "testkit.markers": {"testkit.performance"},
+    "testkit.doctor": {
+        *("testkit.databases", "testkit.environment", "testkit.fixtures", "testkit.performance"),
+    },
+    "testkit.__main__": {"testkit.doctor"},
     "testkit.fixtures": {
         *("testkit.databases", "testkit.eager", "testkit.examples", "testkit.greenlets"),
         *("testkit.isolation", "testkit.performance", "testkit.sessions", "testkit.supervision"),

@@ -19,12 +19,18 @@ DATABASES = ("sqlite", "postgresql")
 
 
 def main() -> None:
-    for database in DATABASES:
-        print(f"{BUILD / database}: {update(database)}")
-    print("Waiting for changes; Ctrl-C ends it.")
-    for _changes in watch(*(ROOT / source for source in SOURCES), raise_interrupt=False):
+    sources = [ROOT / source for source in SOURCES]
+    is_first = True
+    # It tells something at once, when it has begun to look: no change may come in between unseen.
+    for changes in watch(*sources, raise_interrupt=False, yield_on_timeout=True, rust_timeout=200):
+        if not changes and not is_first:
+            continue
         for database in DATABASES:
-            print(f"{database}: {update(database)}", flush=True)
+            place = BUILD / database if is_first else database
+            print(f"{place}: {update(database)}", flush=True)
+        if is_first:
+            print("Waiting for changes; Ctrl-C ends it.", flush=True)
+        is_first = False
 
 
 def update(database: str) -> str:

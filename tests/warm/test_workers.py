@@ -81,7 +81,7 @@ def test_nothing_of_the_controller_leaks(copy_of_each: Project) -> None:
     states = {}
     for mode, how in (("spawn", "spawn"), ("fork", "fork"), ("early", "fork")):
         options = ("-n", "1", f"--workers={how}", "tests/test_state.py")
-        copy_of_each.pytest(*options, MODE=mode)
+        copy_of_each.pytest(*options, cold=True, MODE=mode)
         states[mode] = json.loads(copy_of_each.read(f"state-{mode}.json"))
 
     assert states["fork"] == states["spawn"]
