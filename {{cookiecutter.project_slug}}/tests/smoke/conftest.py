@@ -70,6 +70,7 @@ def exchange_rates() -> Iterator[str]:
 def step(pytestconfig: pytest.Config) -> Step:
     """`with step("log in"): ...` prints the step and its time."""
     terminal = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    writer = pytestconfig.get_terminal_writer()
     capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
 
     @contextmanager
@@ -84,6 +85,8 @@ def step(pytestconfig: pytest.Config) -> Step:
             if terminal is not None and capture is not None:  # not in a worker of xdist
                 with capture.global_and_fixture_disabled():
                     terminal.ensure_newline()
+                    if writer.width_of_current_line:  # the dot of a test
+                        writer.line()
                     terminal.write_line(f"  {name:<32} {verdict:<6} {took:6.0f} ms")
 
     return report
