@@ -537,8 +537,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is run")
     parser.add_argument("--write", action="store_true", help="put table and chart into benchmarks/")
     parts = (
-        *("smoke", "startup", "hashing", "isolation", "postgresql", "requests"),
-        *("ledger", "many", "workers", "shards", "load", "loop"),
+        *("smoke", "startup", "hashing", "loop", "isolation", "postgresql", "requests"),
+        *("ledger", "many", "workers", "shards", "load"),
     )
     parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
     arguments = parser.parse_args()
@@ -554,8 +554,10 @@ def main() -> None:
             rows += bench.startup()
         if "hashing" in chosen:
             rows += bench.hashing()
+        if "loop" in chosen:
+            rows += bench.loop()
         bench.add_tables_and_tests()
-        for part in parts[3:]:
+        for part in parts[4:]:
             if part in chosen:
                 rows += getattr(bench, part)()
     write_report(rows, into_folder=arguments.write)
