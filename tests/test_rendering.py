@@ -31,6 +31,7 @@ CHOSEN_FILES = {
         "testkit/databases/postgresql/baseline.sql",
         "testkit/databases/postgresql/connect.py",
         "testkit/databases/postgresql/databases.py",
+        "testkit/databases/postgresql/keep.py",
         "testkit/databases/postgresql/keeper.py",
         "testkit/databases/postgresql/server.py",
         "testkit/databases/postgresql/sync.py",

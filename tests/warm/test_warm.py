@@ -13,6 +13,7 @@ import pexpect
 import pytest
 
 from tests.conftest import Project, clean_environment, heed_interrupts, sqlite_first, start
+from tests.postgresql.conftest import private_servers
 from tests.servers import wait_until
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "COLUMNS": "100", "NO_COLOR": ""}
@@ -54,7 +55,8 @@ def test_dies():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 Run = tuple[int, str, str]
-OURS = re.compile(r"testkit\.warm|-m pytest")
+OURS = re.compile(r"testkit\.(warm|databases)|-m pytest")
+KEEPER = "testkit.databases.postgresql.keep"
 
 
 @pytest.fixture
@@ -371,6 +373,19 @@ def terminal(watch: Watch) -> str:
         ["stty", "-a"], stdin=watch.child.child_fd, capture_output=True, text=True
     )
     return re.sub(r"rows.*?;", "", done.stdout)
+
+
+def test_private_server_stays_up(watch: Watch) -> None:
+    is_kept = watch.project.database == "postgresql"
+    keepers = [pid for pid, command in processes_in(watch.project).items() if KEEPER in command]
+    assert len(keepers) == is_kept
+    before = private_servers()
+    time.sleep(1)  # longer than a server takes that nobody wants any more
+    watch.press("a")
+    watch.expect("Passed")
+    if is_kept:
+        assert before
+        assert private_servers() == before
 
 
 @sqlite_first

@@ -269,6 +269,20 @@ class Watcher:
             self.run(ALL, path or "all tests")
 
 
+def keep_server() -> subprocess.Popen[bytes] | None:
+    """Where the tests may have a server of their own: keeps it running from one run to the next."""
+    keeper = next((Path(__file__).parents[1] / "databases").glob("*/keep.py"), None)
+    if keeper is None:
+        return None
+    return subprocess.Popen(
+        [sys.executable, "-m", f"testkit.databases.{keeper.parent.name}.keep"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def copy(source: str, target: str) -> None:
     """testmon's database, with its log. Nobody has it open."""
     for end in ("", "-wal"):
@@ -296,6 +310,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
     watcher = Watcher(sys.argv[1:], terminal, parent)
+    server = keep_server()
     try:
         watcher.loop()
     except KeyboardInterrupt:
@@ -303,6 +318,8 @@ def main() -> None:
     finally:
         watcher.stop_learning()
         parent.end()
+        if server is not None:
+            server.communicate()
 
 
 if __name__ == "__main__":
