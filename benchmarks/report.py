@@ -1,5 +1,6 @@
 """Prints the figures as a table; puts it, and a chart, into this folder."""
 
+import re
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -52,9 +53,9 @@ def write_report(rows: list[Row], *, into_folder: bool) -> None:
         _, after = rest.split(END)
         readme.write_text(f"{before}{BEGIN}{table}{END}{after}")
         chart = [
-            replace(row, name=row.name.replace("What ", "").replace(" adds to it", ""))
+            replace(row, name=re.sub(r"What (.*?) adds to (it|a test)(: )?", r"\1\3", row.name))
             for row in rows
-            if "adds to it" in row.name and "222" not in row.name and "row" not in row.name
+            if " adds to " in row.name and "222" not in row.name and "row" not in row.name
         ]
         (FOLDER / "isolation.svg").write_text(bar_chart(chart))
 

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from app.database import NAMING_CONVENTION
 from tests.benchmark.schema import add_tables
 
 revision = "bench"
@@ -9,7 +10,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    metadata = sa.MetaData()
+    metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
     add_tables(metadata)
     metadata.create_all(op.get_bind())
 
