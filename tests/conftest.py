@@ -35,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
 
+def pytest_sessionfinish() -> None:
+    for link in warm_links:
+        link.unlink(missing_ok=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Where the time went."""
     files: Counter[str] = Counter()
@@ -201,12 +206,14 @@ def keep_warm(project: Project) -> None:
             link = warm_address(project.path)
             link.unlink(missing_ok=True)
             link.symlink_to(address)
+            warm_links.append(link)
 
 
-def warm_address(folder: Path) -> Path:
+def warm_address(place: Path) -> Path:
     """Where `testkit.warm` looks for a parent, there."""
-    found = folder.stat()
-    return Path(f"/tmp/testkit-{os.getuid()}/{found.st_dev:x}-{found.st_ino:x}.sock")
+    found = place.stat()
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"testkit-{os.getuid()}"
+    return folder / f"{found.st_dev:x}-{found.st_ino:x}.sock"
 
 
 PARENT = """\
@@ -215,6 +222,7 @@ sys.path[0] = {!r}
 runpy.run_module("testkit.warm.parent", run_name="__main__", alter_sys=True)
 """
 warm_parents: list[subprocess.Popen[str]] = []
+warm_links: list[Path] = []
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -73,7 +73,8 @@ GENERATED = {
     },
     "testkit.markers": {"testkit.performance"},
     "testkit.doctor": {
-        *("testkit.databases", "testkit.environment", "testkit.fixtures", "testkit.performance"),
+        *("testkit.call_site", "testkit.databases", "testkit.environment", "testkit.fixtures"),
+        "testkit.performance",
     },
     "testkit.__main__": {"testkit.doctor"},
     "testkit.fixtures": {

@@ -7,17 +7,16 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
+from testkit.call_site import relative
 from testkit.databases import describe_database
 from testkit.environment import VARIABLES
 from testkit.fixtures import SETUP, UNBOUND
 from testkit.performance.budgets import Budgets
 from testkit.performance.ledger import Ledger, LedgerError, fastest, read
 
-LEDGER = Path(".performance/ledger.jsonl")
 SHOWN = 3  # of what there may be many of
 MANY = 20  # one test in so many may hash a password as in production
 COSTLY_IMPORT = 0.3  # seconds
@@ -50,7 +49,7 @@ class Examination:
             self.unsafe.append(UNBOUND)
         else:
             yield f"Database: {describe_database(setup)}"
-            yield f"Migrations: {_shown(setup.migrations)}, {len(setup.metadata.tables)} tables in the models"
+            yield f"Migrations: {relative(str(setup.migrations))}, {len(setup.metadata.tables)} tables in the models"
         users = sum("database_isolation" in getattr(item, "fixturenames", ()) for item in items)
         isolation = config.getini("db_isolation")
         yield f"Tests: {len(items):,}, of which {users:,} use the database; isolation `{isolation}`"
@@ -87,7 +86,7 @@ class Examination:
 
     def _costs(self, config: pytest.Config) -> Iterator[str]:
         try:
-            ledger = read(config.rootpath / LEDGER)
+            ledger = read(config.rootpath / config.getoption("ledger"))
         except LedgerError as error:
             yield str(error)
             return
@@ -133,10 +132,6 @@ def _ini(config: pytest.Config, name: str) -> object:
         return config.getini(name)
     except ValueError:
         return None
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def examine() -> int:

@@ -17,3 +17,7 @@ def pytest_addoption() -> None:
 def pytest_runtestloop() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.enable()  # also where it never came to a test, and the process goes on

@@ -55,10 +55,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    forked = are_forked(config)
-    evidence = (
-        _recorded(ledger, selected, forked=forked) if selected else _guessed(config, forked=forked)
-    )
+    start = _start(ledger, forked=are_forked(config))
+    evidence = _recorded(selected, start) if selected else _guessed(config, start)
     evidence = _divided(evidence, shard_of(config)[1])
     workers = best(evidence, cores, _memory_allows(ledger))
     config.stash[REASON] = _reason(evidence, workers, cores, is_recorded=bool(selected))
@@ -134,13 +132,13 @@ def _is_in(nodeid: str, place: str) -> bool:
     )
 
 
-def _recorded(ledger: Ledger, tests: list[Record], *, forked: bool) -> Evidence:
+def _recorded(tests: list[Record], start: float) -> Evidence:
     seconds = [statistics.median(result[1] for result in test["history"]) for test in tests]
     return Evidence(
         tests=len(tests),
         seconds=sum(seconds),
         longest=max(seconds),
-        start=_start(ledger, forked=forked),
+        start=start,
     )
 
 
@@ -153,7 +151,7 @@ def _start(ledger: Ledger, *, forked: bool) -> float:
     return statistics.median(starts[-5:]) if starts else UNKNOWN_START[forked]
 
 
-def _guessed(config: pytest.Config, *, forked: bool) -> Evidence:
+def _guessed(config: pytest.Config, start: float) -> Evidence:
     """Nothing is recorded: counts the test functions in the files that are named."""
     tests = 0
     for argument in config.args:
@@ -161,7 +159,7 @@ def _guessed(config: pytest.Config, *, forked: bool) -> Evidence:
         for file in sorted(path.rglob("test_*.py")) if path.is_dir() else [path]:
             if file.is_file():
                 tests += len(TEST_FUNCTION.findall(file.read_text(errors="replace")))
-    return Evidence(tests, tests * UNKNOWN_TEST, UNKNOWN_TEST, UNKNOWN_START[forked])
+    return Evidence(tests, tests * UNKNOWN_TEST, UNKNOWN_TEST, start)
 
 
 def _divided(evidence: Evidence, shards: int) -> Evidence:
