@@ -4,7 +4,7 @@ UV ?= $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutter.project_slug}}' -type f)
 .DEFAULT_GOAL := help
 # The tests, too, run commands with uv.
-RUN = UV=$(UV) $(UV) run
+RUN = UV=$(UV) $(UV) run --only-dev
 PYTEST := pytest -n 2 --dist load --maxschedchunk 1
 ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
 QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
@@ -17,10 +17,10 @@ local-smoke: build/my-service/pyproject.toml  ## Generate a project in build/, t
 	$(MAKE) -C build/my-service local-smoke UV=$(UV)
 
 dev: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Keep a project for each database in build/dev while the template changes
-	$(UV) run tools/dev.py
+	$(RUN) tools/dev.py
 
 build/my-service/pyproject.toml: $(TEMPLATE) | $(filter $(CURDIR)/.uv/bin/uv,$(UV))
-	$(UV) run --no-dev cookiecutter . --no-input --overwrite-if-exists --output-dir build
+	$(UV) run --only-group template cookiecutter . --no-input --overwrite-if-exists --output-dir build
 
 test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the projects that it generates
 	$(RUN) $(PYTEST) -m "not long"
@@ -34,7 +34,7 @@ test-lowest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test generated projects 
 test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest releases, and list those that they do not allow
 	$(RUN) env UV_REFRESH=1 $(PYTEST) $(ON_DEPENDENCIES)
 	@for database in sqlite postgresql; do \
-	    $(UV) run --no-dev cookiecutter . --no-input -f -o build/latest/$$database database=$$database >/dev/null; \
+	    $(UV) run --only-group template cookiecutter . --no-input -f -o build/latest/$$database database=$$database >/dev/null; \
 	    (cd build/latest/$$database/my-service && $(UV) tree --quiet --outdated --depth 1 | grep 'latest:' || true); done
 
 test-all: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test also what takes long: workflows, upgrades, all versions of Python
@@ -44,12 +44,12 @@ test-machines:  ## Test the README's commands on new Debians, each Python, as ro
 	tools/new-machines
 
 lint: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Look for mistakes and bad style in the template's own code
-	$(UV) run ruff check .
-	$(UV) run ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
 
 format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own code
-	$(UV) run ruff check --fix .
-	$(UV) run ruff format .
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
 
 bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
 	$(RUN) python -m benchmarks

@@ -49,7 +49,8 @@ class Examination:
             self.unsafe.append(UNBOUND)
         else:
             yield f"Database: {describe_database(setup)}"
-            yield f"Migrations: {relative(str(setup.migrations))}, {len(setup.metadata.tables)} tables in the models"
+            migrations = relative(str(setup.migrations)) if setup.migrations else "none"
+            yield f"Migrations: {migrations}, {len(setup.metadata.tables)} tables in the models"
         users = sum("database_isolation" in getattr(item, "fixturenames", ()) for item in items)
         isolation = config.getini("db_isolation")
         yield f"Tests: {len(items):,}, of which {users:,} use the database; isolation `{isolation}`"

@@ -25,12 +25,13 @@ from testkit.databases import (
     prepare,
 )
 from testkit.eager import run
+from testkit.engines import rewire_sync
 from testkit.examples import has_examples, isolated_examples
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, Rollback, Worker
 from testkit.performance.bookkeeper import DATABASE
 from testkit.performance.counters import isolating, waiting_for_others
-from testkit.sessions import ObservingSession
+from testkit.sessions import ObservingSession, joined, made_by
 from testkit.supervision import EARLIER_TASKS, fail, set_up_once
 
 ISOLATIONS: dict[str, type[Isolation]] = {"committed": Committed, "rollback": Rollback}
@@ -142,13 +143,14 @@ def database_worker(
             "`create_engine` in tests/fixtures/database.py must use the URL that it is given.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
-    worker = Worker(database, engine, setup.sessionmaker, session_loop)
-    in_production = dict(worker.sessionmaker.kw)
-    session_loop.run_until_complete(worker.start())
-    yield worker
-    _finish_cleaning(request.config, worker)
-    session_loop.run_until_complete(worker.stop())
-    worker.sessionmaker.kw = in_production
+    for sync_engine in setup.sync_engines:
+        rewire_sync(sync_engine, database.url)
+    with made_by(setup.sessionmaker) as sessionmaker:
+        worker = Worker(database, engine, sessionmaker, session_loop)
+        session_loop.run_until_complete(worker.start())
+        yield worker
+        _finish_cleaning(request.config, worker)
+        session_loop.run_until_complete(worker.stop())
 
 
 @pytest.fixture(scope="session")
@@ -238,9 +240,10 @@ async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     write through `session` and `client`. Costs some milliseconds for each class.
     """
     await database_worker.push_baseline()
-    session = AsyncSession(
+    maker = database_worker.sessionmaker
+    session = maker.class_(
         database_worker.engine.execution_options(read_only=True),
-        sync_session_class=ObservingSession,
+        sync_session_class=joined(ObservingSession, maker),
         expire_on_commit=False,
     )
     database_worker.class_sessions.append(session)

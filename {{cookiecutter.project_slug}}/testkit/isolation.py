@@ -33,6 +33,7 @@ from testkit.sessions import (
     ObservingSession,
     SavepointSession,
     has_written,
+    joined,
     unflushed,
 )
 
@@ -51,7 +52,7 @@ class Worker:
         self,
         database: WorkerDatabase,
         engine: AsyncEngine,
-        sessionmaker: async_sessionmaker[AsyncSession],
+        sessionmaker: async_sessionmaker[Any],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
@@ -170,15 +171,16 @@ class Isolation:
         self.worker.sessionmaker.configure(
             bind=self.bind,
             join_transaction_mode=self.join_transaction_mode,
-            sync_session_class=self.session_class,
+            sync_session_class=joined(self.session_class, self.worker.sessionmaker),
             info={"isolation": self},
         )
 
     def session(self) -> AsyncSession:
         """A session for the test itself."""
-        session = AsyncSession(
+        maker = self.worker.sessionmaker
+        session: AsyncSession = maker.class_(
             self.bind,
-            sync_session_class=ObservingSession,
+            sync_session_class=joined(ObservingSession, maker),
             join_transaction_mode=self.join_transaction_mode,
             expire_on_commit=False,
             info={"isolation": self},
@@ -190,7 +192,7 @@ class Isolation:
 
     def sync_session(self) -> Session:
         """The same for sync code."""
-        session = ObservingSession(
+        session = joined(ObservingSession, self.worker.sessionmaker)(
             self._sync_bind(),
             join_transaction_mode=self.join_transaction_mode,
             expire_on_commit=False,

@@ -1,11 +1,14 @@
 """The two kinds of sessions in a test: those of the test itself, and those of the application."""
 
 import re
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any, Protocol, TypeVar
 
+import pytest
 from sqlalchemy import TextClause, event
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
@@ -83,6 +86,56 @@ class SavepointSession(ApplicationSession):
         if not (kwargs.get("execution_options") or {}).get("read_only"):
             self.info["has_written"] = True
         return super().connection(*args, **kwargs)
+
+
+Kind = TypeVar("Kind", bound=Session)
+
+
+def joined(kind: type[Kind], maker: async_sessionmaker[Any]) -> type[Kind]:
+    """A class that is of this kind and of the application's, which may have methods of its own (SQLModel's
+    has `exec()`)."""
+    base = maker.class_.sync_session_class
+    given = maker.kw.get("sync_session_class")
+    is_ours = given is None or issubclass(given, ApplicationSession)
+    joined: type[Kind] = _joined(kind, base if is_ours else given)  # type: ignore[arg-type]
+    return joined
+
+
+@cache
+def _joined(kind: Any, base: type[Session]) -> Any:
+    return kind if issubclass(kind, base) else type(kind.__name__, (kind, base), {})
+
+
+@contextmanager
+def made_by(
+    maker: async_sessionmaker[Any] | type[AsyncSession],
+) -> Iterator[async_sessionmaker[Any]]:
+    """The application's sessionmaker, as it was again afterwards.
+
+    For a class of sessions, one whose configuration counts for all sessions of this class, whoever makes
+    them: `AsyncSession(engine)`, or several sessionmakers.
+    """
+    if isinstance(maker, async_sessionmaker):
+        in_production = dict(maker.kw)
+        yield maker
+        maker.kw = in_production
+        return
+
+    everyone: async_sessionmaker[Any] = async_sessionmaker(class_=maker)
+    create = maker.__init__
+
+    def configured(session: AsyncSession, bind: Any = None, **options: Any) -> None:
+        of_tests = issubclass(options.get("sync_session_class") or Session, ObservingSession)
+        if not of_tests and everyone.kw.get("bind") is not None:
+            configuration = dict(everyone.kw)
+            bind = configuration.pop("bind")
+            options |= configuration
+        create(session, bind, **options)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(maker, "__init__", configured)
+    yield everyone
+    patch.undo()
 
 
 def has_written(session: Session) -> bool:

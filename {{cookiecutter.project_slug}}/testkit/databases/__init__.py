@@ -32,20 +32,30 @@ class DatabaseSetup:
     url: str
     """The project's own database. Only its kind counts: it is never connected to."""
     metadata: MetaData
-    migrations: Path
     migrate: Callable[[Connection], None]
     """Brings an empty database to the newest revision."""
     create_engine: Callable[..., AsyncEngine]
-    """Takes a URL and keyword arguments for `create_async_engine`."""
-    sessionmaker: async_sessionmaker[AsyncSession]
-    """The one that the application makes its sessions with; it is bound anew for every test."""
+    """Takes a URL and keyword arguments for `create_async_engine`; see also `testkit.engines`."""
+    sessionmaker: async_sessionmaker[Any] | type[AsyncSession] = AsyncSession
+    """The one that the application makes its sessions with; it is bound anew for every test. Where there
+    are none or several, the class of the sessions."""
+    migrations: Path | None = None
+    """The folder of the migrations: when they change, so does the template."""
+    sync_engines: tuple[Engine, ...] = ()
+    """Those of the application. They are connected to the worker database, too, and `rollback` does not
+    reach what they do."""
     tables_of_tests: MetaData = field(default_factory=MetaData)
     """Tables that only the tests need; they are made after the migrations."""
+
+    @property
+    def home(self) -> Path:
+        """The folder whose templates these are."""
+        return self.migrations or Path.cwd()
 
     def template_key(self, others: str) -> str:
         """Changes with the migrations, the models and what the database adds to the template."""
         digest = hashlib.sha256(others.encode())
-        for path in sorted(self.migrations.rglob("*.py")):
+        for path in sorted(self.migrations.rglob("*.py") if self.migrations else ()):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
         dialect = make_url(self.url).get_dialect()()
@@ -67,8 +77,9 @@ class DatabaseSetup:
 
     def _explain(self, error: Exception) -> str:
         frames = traceback.extract_tb(error.__traceback__)
-        places = [f for f in frames if Path(f.filename).is_relative_to(self.migrations)]
-        lines = ["A migration has failed:"]
+        folder = self.migrations
+        places = [f for f in frames if folder and Path(f.filename).is_relative_to(folder)]
+        lines = ["A migration has failed:" if folder else "The tables cannot be made:"]
         lines += [f"  {relative(f.filename)}:{f.lineno}   {f.line}" for f in places[-1:]]
         if isinstance(error, DBAPIError):
             lines += [f"  {line}" for line in str(error.statement).strip().splitlines()]

@@ -21,10 +21,10 @@ from typing import Any, Self
 import aiosqlite
 import pytest
 from filelock import FileLock, Timeout
-from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 
@@ -136,8 +136,9 @@ class SQLiteDatabase:
         )
 
     async def start(self, engine: AsyncEngine) -> None:
-        # Comes after what the application does to a new connection.
+        # Comes after what the application does to a new connection, and to begin a transaction.
         event.listen(engine.sync_engine, "connect", _note_connected)
+        event.listen(engine.sync_engine, "begin", _begin_outer)
 
     async def stop(self) -> None:
         pass
@@ -205,6 +206,14 @@ class SQLiteDatabase:
 def _note_connected(_connection: Any, entry: ConnectionPoolEntry) -> None:
     if isinstance(entry.driver_connection, InlineConnection):
         entry.driver_connection.is_as_new = True
+
+
+def _begin_outer(connection: Connection) -> None:
+    """The outer transaction of `rollback` begins at once. Left to itself, the driver would begin it with the
+    first write, and not before a savepoint."""
+    driver: Any = connection.connection.driver_connection
+    if connection.get_execution_options().get("read_only") and not driver.in_transaction:
+        await_only(driver.execute("BEGIN"))
 
 
 def _enforce_foreign_keys(connection: sqlite3.Connection, _entry: object) -> None:

@@ -142,7 +142,7 @@ class Databases:
         """The migrated template; made once for all workers and runs of this checkout."""
         if setup not in self._template_names:  # compiling all tables takes its time
             key = setup.template_key(self.version + BASELINE.read_text())
-            checkout = hashlib.sha256(str(setup.migrations).encode()).hexdigest()[:8]
+            checkout = hashlib.sha256(str(setup.home).encode()).hexdigest()[:8]
             self._template_names[setup] = f"{TEMPLATE_PREFIX}{checkout}_{key}"
         name = self._template_names[setup]
         prefix = name.rpartition("_")[0]
@@ -176,8 +176,8 @@ class Databases:
                 await connection.execute(BASELINE.read_text())
                 await connection.execute("SELECT testkit.save_baseline(0)")
                 await connection.close()
-                migrations = str(setup.migrations).replace("'", "''")
-                await self._admin.execute(f"COMMENT ON DATABASE {unfinished} IS '{migrations}'")
+                home = str(setup.home).replace("'", "''")
+                await self._admin.execute(f"COMMENT ON DATABASE {unfinished} IS '{home}'")
                 await self._admin.execute(f"ALTER DATABASE {unfinished} ALLOW_CONNECTIONS false")
                 await self._admin.execute(f"ALTER DATABASE {unfinished} RENAME TO {name}")
             except BaseException:
