@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 
-collect_ignore_glob = ["adoption/project/*"]
+collect_ignore_glob = [f"adoption/{sample}/*" for sample in ("clinic", "notes", "shop")]
 pytest_plugins = ["tests.servers", "tests.releases"]
 
 logger = logging.getLogger("tests")

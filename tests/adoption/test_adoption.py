@@ -1,98 +1,355 @@
-"""The guide for projects that were not generated, followed in one with other names for everything."""
+"""The test kit in projects that were not generated, by `python -m testkit adopt` and by the guide."""
 
 import re
 import shutil
-import tomllib
+import textwrap
 from pathlib import Path
 
+import pexpect
 import pytest
 
-from tests.conftest import ROOT, commit_all, run
-from tests.releases import NEW, PROJECT, Template
+from tests.conftest import ROOT, UV, clean_environment, commit_all, run
+from tests.releases import NEW
 
 GUIDE = (ROOT / "docs" / "adopting.md").read_text()
-URLS = {"sqlite": "sqlite+aiosqlite://", "postgresql": "postgresql+asyncpg://"}
+DATABASES = {"clinic": "postgresql", "notes": "sqlite", "shop": "postgresql"}
+PRODUCTION = "postgresql+asyncpg://production.example.com/precious"
 
 
-def steps(part: str) -> list[tuple[str, str]]:
-    """The blocks of a part of the guide, each with its language."""
+def blocks(part: int, language: str) -> list[str]:
+    """The blocks of a part of the guide."""
     (text,) = re.findall(rf"^## {part}\. .*?(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
-    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-class Follower:
-    def __init__(self, path: Path, template: Template, database: str) -> None:
-        self.path, self.template, self.database = path, template, database
+class Sample:
+    """A project of another team, in which nothing of the kit is bound yet."""
 
-    def shell(self, command: str) -> str:
-        command = command.replace("https://github.com/org/fast-fastapi", str(self.template.path))
-        command = command.replace("v1.0.0", NEW)
-        command = command.replace("DATABASE=postgresql", f"DATABASE={self.database}")
-        return run(
-            *("bash", "-euc", command),
-            cwd=self.path,
-            DATABASE=self.database,
-            TEST_KIND=URLS[self.database],
-            SHOP_DSN="postgresql+asyncpg://production.example.com/precious",
-            COOKIECUTTER_CONFIG=str(ROOT / "tests" / "cookiecutter.yaml"),
-        ).stdout
+    def __init__(self, path: Path, releases: Path, database: str) -> None:
+        self.path, self.releases, self.database = path, releases, database
 
-    def follow(self, part: str) -> list[str]:
-        return [self.shell(text) for language, text in steps(part) if language == "sh"]
+    def shell(self, command: str, check: bool = True) -> str:
+        command = command.replace("https://github.com/org/fast-fastapi", f"file://{self.releases}")
+        command = command.replace("v1.0.0", NEW).replace("[postgresql]", f"[{self.database}]")
+        settings = {"SHOP_DSN": PRODUCTION, "PYTHONWARNINGS": "default"}
+        return run("bash", "-euc", command, cwd=self.path, check=check, **settings).stdout
 
-    def write(self, part: str) -> None:
-        for language, text in steps(part):
-            if language == "python":
-                name = text.partition("\n")[0].removeprefix("# ")
-                (self.path / name).write_text(text)
+    def install(self) -> None:
+        (command,) = blocks(1, "sh")
+        self.shell(command)
 
-    def add_to_pyproject(self, text: str) -> None:
-        with (self.path / "pyproject.toml").open("a") as pyproject:
-            pyproject.write(f"\n{text}")
+    def adopt(self, *, check: bool = True) -> str:
+        return self.shell("uv run python -m testkit adopt --yes", check=check)
+
+    def pytest(self, *options: str) -> str:
+        return self.shell(" ".join(["uv run pytest", *options]))
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = self.read(name)
+        assert text.count(old) == 1, (name, old)
+        (self.path / name).write_text(text.replace(old, new))
+
+    def delete_fixture(self, name: str, conftest: str) -> None:
+        """As the kit asks for."""
+        fixture = rf"@pytest\.fixture[^\n]*\n(async )?def {name}\(.*?\n\n\n"
+        text, count = re.subn(fixture, "", self.read(conftest), flags=re.DOTALL)
+        assert count == 1
+        (self.path / conftest).write_text(text)
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_guide(template: Template, tmp_path: Path, database: str) -> None:
-    path = tmp_path / "shop"
-    shutil.copytree(Path(__file__).parent / "project", path)
-    follower = Follower(path, template, database)
+@pytest.fixture
+def sample(request: pytest.FixtureRequest, releases: Path, tmp_path: Path) -> Sample:
+    name, database = request.param
+    shutil.copytree(Path(__file__).parent / name, tmp_path / name)
+    found = Sample(tmp_path / name, releases, database)
+    commit_all(found.path)
+    found.install()
+    return found
 
-    follower.follow("1")
-    generated = (path / "kit" / "my-service" / "pyproject.toml").read_text()
-    settings = re.search(
-        r"^\[tool\.pytest\.ini_options\].*?(?=^\[tool\.coverage)", generated, re.M | re.S
-    )
-    group = re.search(r"^\[dependency-groups\].*?(?=^dev = )", generated, re.M | re.S)
-    assert settings
-    assert group
-    follower.add_to_pyproject(settings[0])
-    follower.add_to_pyproject(group[0] + 'dev = [{ include-group = "test" }]\n')
-    shutil.rmtree(path / "kit")
 
-    follower.write("2")
-    environment = (path / "db_migrations" / "env.py").read_text()
-    follower.write("3")
-    taking = (path / "db_migrations" / "env.py").read_text()
-    (path / "db_migrations" / "env.py").write_text(
-        environment.replace("asyncio.run(run_on_engine())\n", taking)
-    )
-    follower.write("4")
-    (output,) = follower.follow("4")
-    assert len(re.findall(r"^=+ 5 passed in ", output, re.MULTILINE)) == 2
+def of(name: str, database: str | None = None) -> pytest.MarkDecorator:
+    value = pytest.param((name, database or DATABASES[name]), id=f"{name}-{database or DATABASES[name]}")
+    return pytest.mark.parametrize("sample", [value], indirect=True)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [pytest.param(("shop", database), id=database) for database in ("postgresql", "sqlite")],
+    indirect=True,
+)
+def test_shop(sample: Sample) -> None:
+    assert "1 passed" in sample.pytest()  # nothing is bound yet, and nothing is said
+    if sample.database == "sqlite":
+        sample.edit("pyproject.toml", '    "asyncpg>=0.30",\n', "")
+
+    said = sample.adopt()
+
+    assert f"Database: {sample.database}, by" in said
+    binding = sample.read("tests/testkit_binding.py")
+    (in_guide,) = blocks(3, "python")[:1]
+    if sample.database == "postgresql":
+        assert binding == in_guide.removeprefix("# tests/testkit_binding.py\n")
+    assert len([line for line in binding.splitlines() if line]) <= 40
+    (settings,) = blocks(3, "toml")
+    assert settings in sample.read("pyproject.toml")
+    assert ".performance/\n" in sample.read(".gitignore")
+
+    (test,) = blocks(8, "python")
+    (sample.path / "tests" / "test_orders.py").write_text(test)
+    _, commands, *_ = [*blocks(2, "sh"), ""]
+    output = sample.shell(commands, check=False)
+
+    assert len(re.findall(r"^=+ 5 passed in ", output, re.MULTILINE)) == 2, output
     assert "tests/test_orders.py::test_many_at_once" in output
+    assert "Settings: 2 variables are sealed" in output
+    assert "Nothing keeps tests from the network" in output  # which is for the project to decide
+    assert "5 passed" in sample.pytest("-o db_isolation=rollback", "-W ignore")
 
-    (skip,) = (text for language, text in steps("5") if language == "toml")
-    follower.add_to_pyproject(skip)
-    top = {entry.name for entry in (template.path / PROJECT).iterdir()}
-    assert set(tomllib.loads(skip)["tool"]["cruft"]["skip"]) == top - {"testkit"}
-    link, update = (text for language, text in steps("5") if language == "sh")
-    follower.shell(link)
-    commit_all(path)
-    template.edit(f"{PROJECT}/testkit/greenlets.py", '"""Lets', '"""It lets')
-    template.edit(f"{PROJECT}/README.md", "## Start", "## Begin")
-    template.release("v3.0.0")
-    follower.shell(update)
 
-    changed = run("git", "diff", "--name-only", "HEAD", cwd=path).stdout.split()
-    assert changed == [".cruft.json", "testkit/greenlets.py"]
-    assert "5 passed" in follower.shell("uv run pytest")
+@of("notes")
+def test_notes(sample: Sample) -> None:
+    assert "7 passed" in sample.pytest()
+    assert (sample.path / "test.db").exists()
+    (sample.path / "test.db").unlink()
+
+    said = sample.adopt()
+    assert "the tables come from `create_all`" in said
+    assert "testing/conftest.py:21, `tables`, makes the tables for each test: delete it" in said
+    assert "7 passed" in sample.pytest()  # also if it stays
+    sample.delete_fixture("tables", "testing/conftest.py")
+
+    assert "7 passed" in sample.pytest()
+    assert "7 passed" in sample.pytest("-n 2")
+    assert "7 passed" in sample.pytest("-o db_isolation=rollback")
+    assert not list(sample.path.glob("*.db"))
+    (sample.path / "testing" / "test_sessions.py").write_text(SQLMODEL)
+    assert "9 passed" in sample.pytest("-p no:randomly")
+    assert 'addopts = "-ra --strict-markers"' in sample.read("pyproject.toml")
+    assert "notes\n" not in sample.shell("uv run python -m testkit doctor", check=False)
+
+
+SQLMODEL = '''
+import pytest
+from sqlmodel import select
+
+from notes.models import Note
+
+
+@pytest.mark.parametrize("run", [1, 2])
+async def test_sessions_of_tests_have_the_methods_of_sqlmodel(session, client, run):
+    session.add(Note(title="Tea"))
+    await session.commit()
+
+    assert (await client.get("/notes")).json()[0]["title"] == "Tea"
+    assert [note.title for note in await session.exec(select(Note))] == ["Tea"]
+'''
+
+
+@of("clinic")
+def test_clinic(sample: Sample) -> None:
+    said = sample.adopt()
+    assert "`sessionmanager._engine` of `clinic.db`" in said
+    assert "Sync engine: `report_engine`" in said
+    assert "Passwords: hashed by bcrypt" in said
+    assert "`tables`, makes the tables for each test: delete it" in said
+    sample.delete_fixture("tables", "tests/conftest.py")
+
+    assert "5 passed" in sample.pytest()
+    assert "5 passed" in sample.pytest("-n 2", "--dist loadfile")
+    report = sample.shell("uv run python -m testkit doctor", check=False)
+    assert "of which 5 use the database" in report
+    assert "hashed or verified at the cost of production" not in report
+
+    # Alembic works on its own as before.
+    assert "0001" in sample.shell("DATABASE_URL=x://x SECRET=x uv run alembic history")
+    offline = sample.shell("DATABASE_URL=postgresql+asyncpg://x SECRET=x uv run alembic upgrade head --sql")
+    assert "CREATE TABLE patients" in offline
+
+
+ENGINES = {
+    "options": (
+        "def make_engine(url: str, **options) -> AsyncEngine:\n"
+        "    return create_async_engine(url, **options)\n",
+        "make_engine(config.dsn)",
+        "create_engine=partial(rewired, engine)",
+    ),
+    "lazy": (
+        "@lru_cache\ndef get_engine() -> AsyncEngine:\n"
+        "    return create_async_engine(config.dsn)\n",
+        None,
+        "create_engine=lambda url, **options: rewired(get_engine(), url, **options)",
+    ),
+    "function": (
+        "def make_engine(url: str) -> AsyncEngine:\n    return create_async_engine(url)\n",
+        None,
+        "create_engine=lambda url, **options: rewired(make_engine(url), url, **options)",
+    ),
+    "function_with_options": (
+        "def make_engine(url: str, **options) -> AsyncEngine:\n"
+        "    return create_async_engine(url, **options)\n",
+        None,
+        "create_engine=make_engine",
+    ),
+}
+
+
+@of("shop")
+def test_engines(sample: Sample) -> None:
+    (test,) = blocks(8, "python")
+    for function, variable, expected in ENGINES.values():
+        run("git", "clean", "-fdqx", "-e", ".venv", cwd=sample.path)
+        run("git", "checkout", "-q", "--", "shop", "db_migrations", "tests", cwd=sample.path)
+        used = variable or ("get_engine()" if "get_engine" in function else "make_engine(config.dsn)")
+        (sample.path / "shop" / "db.py").write_text(DATABASE.format(
+            function=function,
+            variable=f"engine = {variable}\n" if variable else "",
+            engine="engine" if variable else used,
+        ))
+        if not variable:
+            env = sample.read("db_migrations/env.py").replace("import engine", "import Session")
+            env = env.replace("engine.connect()", "Session.kw['bind'].connect()")
+            (sample.path / "db_migrations" / "env.py").write_text(env)
+        run("git", "checkout", "-q", "HEAD", "--", "pyproject.toml", cwd=sample.path, check=True)
+        sample.install()
+
+        sample.adopt()
+        (sample.path / "tests" / "test_orders.py").write_text(test)
+
+        assert expected in sample.read("tests/testkit_binding.py")
+        assert "5 passed" in sample.pytest(), expected
+
+
+DATABASE = '''
+from functools import lru_cache
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from shop.config import config
+
+{function}
+
+{variable}
+Session = async_sessionmaker({engine}, expire_on_commit=False)
+
+
+async def get_db():
+    async with Session() as db:
+        yield db
+'''
+
+
+@of("shop")
+def test_says_what_it_cannot_find(sample: Sample) -> None:
+    def refusal(name: str, old: str, new: str) -> str:
+        text = sample.read(name)
+        (sample.path / name).write_text(text.replace(old, new))
+        said = sample.adopt(check=False)
+        (sample.path / name).write_text(text)
+        assert "Nothing was written." in said
+        assert "Traceback" not in said
+        assert not (sample.path / "tests" / "testkit_binding.py").exists()
+        return said
+
+    assert "with only sync engines cannot use it" in refusal(
+        "shop/db.py", "create_async_engine", "create_engine"
+    )
+    assert "The tables: there is no" in refusal("shop/tables.py", "DeclarativeBase", "Other")
+    lifespan = "async def lifespan(app):\n    app.state.engine = make_engine(config.dsn)\n    x = 1"
+    hidden = refusal("shop/db.py", "engine = make_engine(config.dsn)", lifespan + "\nif 1:\n    engine = 1")
+    assert "makes one that nothing outside can get at" in hidden or "make_engine(url)" in hidden
+    sample.edit("pyproject.toml", '    "asyncpg>=0.30",\n', '    "psycopg>=3",\n')
+    assert "psycopg is there, whose async mode the kit does not know" in refusal(
+        "pyproject.toml", '    "aiosqlite>=0.22",\n', ""
+    )
+
+
+@of("shop")
+def test_asks(sample: Sample) -> None:
+    assert "`python -m testkit adopt --yes` writes it" in sample.shell(
+        "uv run python -m testkit adopt", check=False
+    )
+    before = run("git", "status", "--porcelain", cwd=sample.path).stdout
+
+    def answer(text: str) -> str:
+        asked = pexpect.spawn(
+            UV,
+            ["run", "python", "-m", "testkit", "adopt"],
+            cwd=str(sample.path),
+            env=clean_environment(),
+            encoding="utf-8",
+        )
+        asked.expect(r"Write it\? \[y/N\]")
+        asked.sendline(text)
+        asked.expect(pexpect.EOF)
+        asked.close()
+        return f"{asked.exitstatus}"
+
+    assert answer("n") == answer("") == "1"
+    assert run("git", "status", "--porcelain", cwd=sample.path).stdout == before
+    assert answer("y") == "0"
+    assert (sample.path / "tests" / "testkit_binding.py").exists()
+    assert "is bound in this project already" in sample.adopt()
+
+
+def test_says_what_is_wrong_with_a_binding(releases: Path, tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "notes", tmp_path / "notes")
+    sample = Sample(tmp_path / "notes", releases, "sqlite")
+    sample.install()
+    sample.adopt()
+
+    sample.edit("testing/testkit_binding.py", '    "API_KEY": "key-of-tests",\n', "")
+    (sample.path / "testing" / "conftest.py").unlink()
+    invalid = sample.shell("uv run pytest", check=False)
+    sample.edit("pyproject.toml", "testing/testkit_binding.py", "testing/nowhere.py")
+    missing = sample.shell("uv run pytest", check=False)
+
+    assert re.search(
+        r"testing/testkit_binding.py cannot be imported. At src/notes/settings.py:\d+: ValidationError",
+        invalid,
+    )
+    assert "names testing/nowhere.py, which is no file" in missing
+    assert "Traceback" not in invalid + missing
+
+
+def test_passwords_are_hashed_cheaply(releases: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "hashing"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["pwdlib[argon2,bcrypt]", "passlib", "argon2-cffi", "bcrypt"]\n'
+    )
+    (project / "hashes.py").write_text(textwrap.dedent(HASHES))
+    sample = Sample(project, releases, "sqlite")
+    sample.install()
+
+    hashes = sample.shell("uv run python hashes.py")
+
+    assert hashes.count("$2b$04$") == 2
+    assert hashes.count("m=8,t=1,p=1") == 3
+    assert hashes.count("$pbkdf2-sha256$1$") == 1
+    assert "verified" in hashes
+
+
+HASHES = """
+    import argon2, bcrypt
+    before = argon2.PasswordHasher(time_cost=2, memory_cost=64).hash("sesame")
+
+    from testkit.passwords import hash_cheaply
+    hash_cheaply()
+
+    from passlib.context import CryptContext
+    from pwdlib import PasswordHash
+    from pwdlib.hashers.argon2 import Argon2Hasher
+    from pwdlib.hashers.bcrypt import BcryptHasher
+
+    print(bcrypt.hashpw(b"sesame", bcrypt.gensalt(14)))
+    print(argon2.PasswordHasher().hash("sesame"))
+    print(PasswordHash((Argon2Hasher(), )).hash("sesame"))
+    print(PasswordHash((BcryptHasher(), )).hash("sesame"))
+    context = CryptContext(schemes=["argon2", "pbkdf2_sha256"], deprecated="auto")
+    print(context.hash("sesame"))
+    print(context.hash("sesame", scheme="pbkdf2_sha256"))
+    assert argon2.PasswordHasher().verify(before, "sesame")
+    print("verified")
+"""

@@ -5,21 +5,31 @@ The tests are collected, and none is run; what is slow is read from the ledger.
 
 import contextlib
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic_settings import BaseSettings
 
-from testkit.call_site import relative
+from testkit.call_site import is_ours, relative
 from testkit.databases import describe_database
 from testkit.environment import VARIABLES
 from testkit.fixtures import SETUP, UNBOUND
 from testkit.performance.budgets import Budgets
 from testkit.performance.ledger import Ledger, LedgerError, fastest, read
+from testkit.warm.libraries import leave_as_they_are
 
 SHOWN = 3  # of what there may be many of
 MANY = 20  # one test in so many may hash a password as in production
 COSTLY_IMPORT = 0.3  # seconds
+NEEDED = {
+    "fastapi",
+    "pydantic",
+    "pytest",
+    "sqlalchemy",
+    "starlette",
+}  # by the tests of all projects
 COSTLY_FIXTURE = 0.05  # of the time of all tests
 STRICT = {
     "disable_socket": "Nothing keeps tests from the network: add `--disable-socket --allow-unix-socket` of "
@@ -58,7 +68,7 @@ class Examination:
             yield f"Settings: {len(VARIABLES)} variables are sealed"
 
     def _dangers(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[str]:
-        if config.stash.get(SETUP, None) is not None and not VARIABLES:
+        if config.stash.get(SETUP, None) is not None and not VARIABLES and _has_settings():
             yield (
                 "Settings may come from a shell or a `.env`: call `seal(Settings, values)` of "
                 "`testkit.environment` before anything reads them."
@@ -110,7 +120,7 @@ class Examination:
                     "give it a wider scope, or make it cheaper."
                 )
         for package, seconds in run["imports"].items():
-            if seconds > COSTLY_IMPORT:
+            if seconds > COSTLY_IMPORT and package not in NEEDED:
                 yield (
                     f"Every run imports `{package}` for {seconds:.1f} s: import it where it is used, if few tests do."
                 )
@@ -128,6 +138,15 @@ def _slow_tests(ledger: Ledger, budgets: Budgets) -> Iterator[str]:
         yield f"{len(slow) - SHOWN:,} more are not fast: `python -m testkit.performance table` lists them."
 
 
+def _has_settings() -> bool:
+    """Whether the project has a class of settings."""
+    classes = BaseSettings.__subclasses__()
+    for each in classes:
+        classes += each.__subclasses__()
+    files = [getattr(sys.modules.get(each.__module__), "__file__", None) for each in classes]
+    return any(file and is_ours(file) for file in files)
+
+
 def _ini(config: pytest.Config, name: str) -> object:
     try:
         return config.getini(name)
@@ -139,6 +158,7 @@ def examine() -> int:
     """Prints the findings. 0 when nothing is unsafe, 1 otherwise, and 2 if the tests cannot be collected."""
     found = Examination()
     said = io.StringIO()
+    leave_as_they_are()  # what this command has imported before pytest
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "--no-header", "-p", "no:randomly"], [found])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -122,6 +122,7 @@ def made_by(
         return
 
     everyone: async_sessionmaker[Any] = async_sessionmaker(class_=maker)
+    everyone.kw.clear()  # its defaults, which are not those of others
     create = maker.__init__
 
     def configured(session: AsyncSession, bind: Any = None, **options: Any) -> None:
@@ -129,7 +130,8 @@ def made_by(
         if not of_tests and everyone.kw.get("bind") is not None:
             configuration = dict(everyone.kw)
             bind = configuration.pop("bind")
-            options |= configuration
+            information = (options.get("info") or {}) | configuration.pop("info")
+            options |= configuration | {"info": information}
         create(session, bind, **options)
 
     patch = pytest.MonkeyPatch()

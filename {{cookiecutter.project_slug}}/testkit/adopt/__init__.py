@@ -1,0 +1,61 @@
+"""Binds the test kit to a project that exists: looks at it, shows what it would change, and asks.
+
+Nothing of the project is imported or run.
+"""
+
+import sys
+from pathlib import Path
+
+from testkit.adopt.changes import changes_for
+from testkit.adopt.pytest_settings import PytestSettings
+from testkit.adopt.survey import look_at
+
+NEXT = """
+Now run the tests, and look what can become better:
+
+  pytest
+  python -m testkit doctor
+"""
+
+
+def adopt(root: Path, *, yes: bool = False) -> int:
+    """0 when the project is bound, 1 when something essential was not found or nothing is to be written."""
+    if _is_bound(root):
+        print(
+            "The test kit is bound in this project already: `python -m testkit doctor` looks at it."
+        )
+        return 0
+    survey = look_at(root)
+    print("Found")
+    print("\n".join(f"  {line}" for line in survey.found) or "  nothing")
+    if survey.missing:
+        print("\nNot found, and needed")
+        print("\n".join(f"  {line}" for line in survey.missing))
+        print("\nNothing was written. The guide says how to bind the kit by hand.")
+        return 1
+    changes = changes_for(survey)
+    print("\nThis is to be written:\n")
+    print("\n".join(change.diff(root) for change in changes))
+    if survey.remarks:
+        print("For you to do")
+        print("\n".join(f"  {line}" for line in survey.remarks))
+    if not yes and not _agreed():
+        print("\nNothing was written.")
+        return 1
+    for change in changes:
+        change.write()
+    print(NEXT)
+    return 0
+
+
+def _is_bound(root: Path) -> bool:
+    """By this command, or in the way of the template."""
+    folder = root / PytestSettings.of(root).tests_folder
+    return any("use_database" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        print("\nNobody can be asked here: `python -m testkit adopt --yes` writes it.")
+        return False
+    return input("\nWrite it? [y/N] ").strip().lower() in ("y", "yes")

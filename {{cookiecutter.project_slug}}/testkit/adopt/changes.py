@@ -1,0 +1,266 @@
+"""What adopting the test kit changes in a project: one new module, and a few lines elsewhere."""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from testkit.adopt.pytest_settings import NEEDED
+from testkit.adopt.source import Module
+from testkit.adopt.survey import Survey, clients_of
+
+BINDING = "testkit_binding.py"
+LEDGER = ".performance/"
+
+
+@dataclass
+class Change:
+    path: Path
+    text: str
+
+    def __post_init__(self) -> None:
+        self.earlier = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+
+    def diff(self, root: Path) -> str:
+        name = self.path.relative_to(root).as_posix()
+        lines = difflib.unified_diff(
+            self.earlier.splitlines(keepends=True),
+            self.text.splitlines(keepends=True),
+            f"a/{name}" if self.earlier else "/dev/null",
+            f"b/{name}",
+        )
+        return "".join(lines)
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(self.text, encoding="utf-8")
+
+
+def changes_for(survey: Survey) -> list[Change]:
+    """What is to be written; what cannot be is added to the survey's remarks."""
+    return [change for change in _changes(survey) if change.text != change.earlier]
+
+
+def _changes(survey: Survey) -> Iterator[Change]:
+    root = survey.root
+    clients = list(clients_of(survey))
+    binding = Path(survey.pytest.tests_folder) / BINDING
+    if not (root / binding).exists():
+        yield Change(root / binding, binding_of(survey, with_client=not clients))
+    text, others = survey.pytest.merged({"testkit": binding.as_posix(), **NEEDED})
+    yield Change(survey.pytest.path, text)
+    survey.remarks += [
+        f"pytest has `{other}`, which stays as it is; the kit wants another value. The guide says why."
+        for other in others
+    ]
+    for path in sorted({path for path, _ in clients}):
+        yield Change(path, _isolated(path, [each for at, each in clients if at == path]))
+    if survey.migrations is not None:
+        yield from _environment_of_alembic(survey, survey.migrations / "env.py")
+    ignored = root / ".gitignore"
+    listed = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
+    if LEDGER not in listed:
+        gap = "\n" if listed and not listed.endswith("\n") else ""
+        yield Change(ignored, f"{listed}{gap}{LEDGER}\n")
+
+
+def binding_of(survey: Survey, *, with_client: bool) -> str:
+    """The module that binds the kit; some 40 lines."""
+    with_client = with_client and survey.application is not None
+    standard = [
+        *(["import os"] if survey.variables else []),
+        *(["from functools import partial"] if _is_variable(survey) else []),
+        *(["from pathlib import Path"] if survey.alembic else []),
+    ]
+    libraries = [
+        *(["import httpx2"] if with_client else []),
+        "import pytest",
+        *(["from fastapi import FastAPI"] if with_client and survey.is_factory else []),
+    ]
+    project = sorted(
+        _of_the_project(survey, with_client), key=lambda line: (line.startswith("from"), line)
+    )
+    lines = [
+        '"""Tells the test kit about this project."""',
+        "",
+        *standard,
+        *([""] if standard else []),
+        *libraries,
+        *sorted(_of_the_kit(survey, with_client)),
+        "",
+        *_before_the_application(survey),
+        *project,
+        "",
+        *([_sealing(survey)] if survey.settings else []),
+        *(["ROOT = Path(__file__).parents[1]"] if survey.alembic else []),
+        "",
+        "",
+        *_configuring(survey),
+        *(_client(survey) if with_client else []),
+    ]
+    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)) + "\n"
+
+
+def _is_variable(survey: Survey) -> bool:
+    return not survey.engine_call
+
+
+def _before_the_application(survey: Survey) -> Iterator[str]:
+    """What counts only before the application is imported."""
+    if survey.variables:
+        yield "# There is no such database: the tests bring their own."
+        yield "SETTINGS = {"
+        for name, value in sorted(survey.variables.items()):
+            yield f'    "{name}": {_quoted(value)},'
+        yield "}"
+        yield "os.environ.update(SETTINGS)"
+    if survey.hashes_passwords:
+        yield "hash_cheaply()"
+    if survey.variables or survey.hashes_passwords:
+        yield ""
+        yield "# ruff: noqa: E402  # the application is imported after that"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _of_the_project(survey: Survey, with_client: bool) -> Iterator[str]:
+    named = [survey.engine, survey.metadata, *survey.settings, *survey.sync_engines]
+    if survey.session_class is not None:
+        named.append(survey.session_class)
+    if with_client:
+        named.append(survey.application)
+    names: dict[str, set[str]] = {}
+    for each in filter(None, named):
+        names.setdefault(each.module, set()).add(each.name)
+    yield from (f"from {module} import {', '.join(sorted(names[module]))}" for module in names)
+    if not with_client:
+        others = [module for module in survey.model_modules if module not in names]
+        yield from (f"import {module}  # noqa: F401  # its tables" for module in others)
+
+
+def _of_the_kit(survey: Survey, with_client: bool) -> Iterator[str]:
+    yield "from testkit.databases import DatabaseSetup"
+    yield "from testkit.fixtures import use_database"
+    if not survey.takes_options:
+        yield "from testkit.engines import rewired"
+    if survey.settings:
+        yield "from testkit.environment import seal"
+    if survey.alembic:
+        yield "from testkit.migrations import by_alembic"
+    if survey.hashes_passwords:
+        yield "from testkit.passwords import hash_cheaply"
+    if with_client:
+        yield "from testkit.asgi import ASGITransport"
+        yield "from testkit.isolation import Isolation"
+
+
+def _sealing(survey: Survey) -> str:
+    names = [each.name for each in survey.settings]
+    settings = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+    return f"seal({settings}, {'SETTINGS' if survey.variables else '{}'})"
+
+
+def _configuring(survey: Survey) -> Iterator[str]:
+    assert survey.engine is not None
+    assert survey.metadata is not None
+    engine = survey.engine.expression
+    if survey.takes_options:
+        create = survey.engine.name
+    elif _is_variable(survey):
+        create = f"partial(rewired, {engine})"
+    else:
+        create = f"lambda url, **options: rewired({survey.engine_call}, url, **options)"
+    yield "def pytest_configure(config: pytest.Config) -> None:"
+    yield "    setup = DatabaseSetup("
+    yield f'        url="{survey.database}+{DRIVER[survey.database]}://",'
+    yield f"        metadata={survey.metadata.expression},"
+    if survey.alembic is not None and survey.migrations is not None:
+        ini = survey.alembic.relative_to(survey.root).as_posix()
+        folder = survey.migrations.relative_to(survey.root).as_posix()
+        yield f'        migrations=ROOT / "{folder}",'
+        yield f'        migrate=by_alembic(ROOT / "{ini}", "Write a migration."),'
+    else:
+        yield f"        migrate={survey.metadata.expression}.create_all,"
+    yield f"        create_engine={create},"
+    if survey.session_class is not None:
+        yield f"        sessionmaker={survey.session_class.name},"
+    if survey.sync_engines:
+        yield f"        sync_engines=({', '.join(each.name for each in survey.sync_engines)},),"
+    yield "    )"
+    yield "    use_database(config, setup)"
+
+
+DRIVER = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
+
+
+def _client(survey: Survey) -> Iterator[str]:
+    assert survey.application is not None
+    yield ""
+    yield ""
+    if survey.is_factory:
+        yield '@pytest.fixture(scope="session")'
+        yield "def app() -> FastAPI:"
+        yield f"    return {survey.application.name}()"
+        yield ""
+        yield ""
+    application = "app" if survey.is_factory else survey.application.name
+    asked = "app: FastAPI, " if survey.is_factory else ""
+    yield "@pytest.fixture"
+    yield f"def client({asked}database_isolation: Isolation) -> httpx2.AsyncClient:"
+    yield f'    return httpx2.AsyncClient(transport=ASGITransport({application}), base_url="http://test")'
+
+
+def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]) -> str:
+    """The text of a conftest whose clients ask for the isolation."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for function in fixtures:
+        asked = "database_isolation"
+        if function.returns is not None or any(each.annotation for each in function.args.args):
+            asked += ": object"
+        if function.args.args or function.args.kwonlyargs:
+            asked += ", "
+        row = function.lineno - 1
+        lines[row] = re.sub(rf"(def {function.name}\()", rf"\g<1>{asked}", lines[row], count=1)
+    return "".join(lines)
+
+
+def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"\.attributes\b", text):
+        return  # it takes one already
+    tree = ast.parse(text)
+    module = Module(path, "env", tree)
+    statements = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and any(module.calls("run", "run_until_complete", within=node))
+    ]
+    synced = [call for call in module.calls("run_sync") if call.args]
+    if not statements or not synced:
+        survey.remarks.append(
+            f"{path.relative_to(survey.root).as_posix()} must use the connection in "
+            '`context.config.attributes["connection"]` if there is one; where that belongs was not found. '
+            "The guide shows it."
+        )
+        return
+    statement, function = statements[-1], ast.unparse(synced[-1].args[0])
+    lines = text.splitlines(keepends=True)
+    first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
+    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    earlier = [f"    {line}" if line.strip() else line for line in lines[first:last]]
+    lines[first:last] = [
+        f'{indent}connection = context.config.attributes.get("connection")\n',
+        f"{indent}if connection is None:\n",
+        *earlier,
+        f"{indent}else:\n",
+        f"{indent}    {function}(connection)\n",
+    ]
+    yield Change(path, "".join(lines))

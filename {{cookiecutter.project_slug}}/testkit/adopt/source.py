@@ -1,0 +1,119 @@
+"""The modules of a project as they are written: nothing of them is imported, so nothing of them can fail."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+SKIPPED = {"node_modules", "build", "dist", "venv", "env", "site-packages", "testkit"}
+
+
+@dataclass(eq=False)
+class Module:
+    path: Path
+    name: str
+    """`shop.db`, as it is imported."""
+    tree: ast.Module
+    imports: dict[str, str] = field(default_factory=dict)
+    """What a name in it stands for: `{"make_engine": "sqlalchemy.ext.asyncio.create_async_engine"}`."""
+
+    def __post_init__(self) -> None:
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    first = alias.name.partition(".")[0]
+                    self.imports[alias.asname or first] = alias.name if alias.asname else first
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    self.imports[alias.asname or alias.name] = f"{self._from(node)}.{alias.name}"
+
+    def _from(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        is_package = self.path.name == "__init__.py"
+        parts = self.name.split(".")
+        parts = parts[: len(parts) - node.level + is_package]
+        return ".".join([*parts, *([node.module] if node.module else [])])
+
+    def meaning(self, node: ast.AST) -> str:
+        """The full name of what an expression names: `sqlalchemy.create_engine`; empty for others."""
+        if isinstance(node, ast.Name):
+            return self.imports.get(node.id, f"{self.name}.{node.id}")
+        if isinstance(node, ast.Attribute):
+            base = self.meaning(node.value)
+            return f"{base}.{node.attr}" if base else ""
+        if isinstance(node, ast.Subscript | ast.Call):
+            return self.meaning(node.value if isinstance(node, ast.Subscript) else node.func)
+        return ""
+
+    def calls(self, *names: str, within: ast.AST | None = None) -> Iterator[ast.Call]:
+        """Calls of these functions: `create_async_engine`, whatever they are called here."""
+        for node in ast.walk(within or self.tree):
+            if isinstance(node, ast.Call) and self.meaning(node.func).rpartition(".")[2] in names:
+                yield node
+
+    @cached_property
+    def values(self) -> dict[str, ast.expr]:
+        """The variables of the module, each with what is assigned to it."""
+        found: dict[str, ast.expr] = {}
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found[node.targets[0].id] = node.value
+            elif (
+                isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+            ):
+                found[node.target.id] = node.value
+        return found
+
+    @cached_property
+    def functions(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+        return {
+            node.name: node
+            for node in self.tree.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+
+    @cached_property
+    def classes(self) -> dict[str, ast.ClassDef]:
+        return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
+
+
+def read_modules(root: Path, others: set[Path]) -> list[Module]:
+    """All that can be parsed, but for hidden folders, libraries and `others`."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if any(part in SKIPPED or part.startswith(".") for part in parts):
+            continue
+        if others & {path, *path.parents}:
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError):
+            continue
+        found.append(Module(path, module_name(path, root), tree))
+    return found
+
+
+def module_name(path: Path, root: Path) -> str:
+    """`src/shop/db.py` is `shop.db`: a folder named `src` is where packages are, and none itself."""
+    parts = list(path.relative_to(root).with_suffix("").parts)
+    if "src" in parts:
+        parts = parts[parts.index("src") + 1 :]
+    if parts and parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The names of those that must be given."""
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = positional[: len(positional) - len(arguments.defaults)]
+    keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [a.arg for a in required] + [a.arg for a, default in keywords if default is None]
+
+
+def literal(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
