@@ -255,6 +255,183 @@ def test_says_what_it_cannot_find(sample: Sample) -> None:
         "shop/db.py", "create_async_engine", "create_engine"
     )
     assert "The tables: there is no" in refusal("shop/tables.py", "DeclarativeBase", "Other")
+    in_lifespan = "@asynccontextmanager\nasync def lifespan(app):\n    app.state.engine = create_async_engine('')"
+    imports = "from sqlalchemy.ext.asyncio import create_async_engine\n"
+    assert "shop/db.py:4 makes one that nothing outside can get at" in refusal(
+        "shop/db.py", sample.read("shop/db.py"), imports + in_lifespan
+    )
+    sample.edit("pyproject.toml", '    "asyncpg>=0.30",\n', "")
+
+    said = sample.adopt()
+
+    assert f"Database: {sample.database}, by" in said
+    binding = sample.read("tests/testkit_binding.py")
+    (in_guide,) = blocks(3, "python")[:1]
+    if sample.database == "postgresql":
+        assert binding == in_guide.removeprefix("# tests/testkit_binding.py\n")
+    assert len([line for line in binding.splitlines() if line]) <= 40
+    (settings,) = blocks(3, "toml")
+    assert settings in sample.read("pyproject.toml")
+    assert ".performance/\n" in sample.read(".gitignore")
+
+    (test,) = blocks(8, "python")
+    (sample.path / "tests" / "test_orders.py").write_text(test)
+    _, commands, *_ = [*blocks(2, "sh"), ""]
+    output = sample.shell(commands, check=False)
+
+    assert len(re.findall(r"^=+ 5 passed in ", output, re.MULTILINE)) == 2, output
+    assert "tests/test_orders.py::test_many_at_once" in output
+    assert "Settings: 2 variables are sealed" in output
+    assert "Nothing keeps tests from the network" in output  # which is for the project to decide
+    assert "5 passed" in sample.pytest("-o db_isolation=rollback", "-W ignore")
+
+
+@of("notes")
+def test_notes(sample: Sample) -> None:
+    assert "7 passed" in sample.pytest()
+    assert (sample.path / "test.db").exists()
+    (sample.path / "test.db").unlink()
+
+    said = sample.adopt()
+    assert "the tables come from `create_all`" in said
+    assert "testing/conftest.py:21, `tables`, makes the tables for each test: delete it" in said
+    assert "7 passed" in sample.pytest()  # also if it stays
+    sample.delete_fixture("tables", "testing/conftest.py")
+
+    assert "7 passed" in sample.pytest()
+    assert "7 passed" in sample.pytest("-n 2")
+    assert "7 passed" in sample.pytest("-o db_isolation=rollback")
+    assert not list(sample.path.glob("*.db"))
+    (sample.path / "testing" / "test_sessions.py").write_text(SQLMODEL)
+    assert "9 passed" in sample.pytest("-p no:randomly")
+    assert 'addopts = "-ra --strict-markers"' in sample.read("pyproject.toml")
+    assert "notes\n" not in sample.shell("uv run python -m testkit doctor", check=False)
+
+
+SQLMODEL = '''
+import pytest
+from sqlmodel import select
+
+from notes.models import Note
+
+
+@pytest.mark.parametrize("run", [1, 2])
+async def test_sessions_of_tests_have_the_methods_of_sqlmodel(session, client, run):
+    session.add(Note(title="Tea"))
+    await session.commit()
+
+    assert (await client.get("/notes")).json()[0]["title"] == "Tea"
+    assert [note.title for note in await session.exec(select(Note))] == ["Tea"]
+'''
+
+
+@of("clinic")
+def test_clinic(sample: Sample) -> None:
+    said = sample.adopt()
+    assert "`sessionmanager._engine` of `clinic.db`" in said
+    assert "Sync engine: `report_engine`" in said
+    assert "Passwords: hashed by bcrypt" in said
+    assert "`tables`, makes the tables for each test: delete it" in said
+    sample.delete_fixture("tables", "tests/conftest.py")
+
+    assert "5 passed" in sample.pytest()
+    assert "5 passed" in sample.pytest("-n 2", "--dist loadfile")
+    report = sample.shell("uv run python -m testkit doctor", check=False)
+    assert "of which 5 use the database" in report
+    assert "hashed or verified at the cost of production" not in report
+
+    # Alembic works on its own as before.
+    assert "0001" in sample.shell("DATABASE_URL=x://x SECRET=x uv run alembic history")
+    offline = sample.shell("DATABASE_URL=postgresql+asyncpg://x SECRET=x uv run alembic upgrade head --sql")
+    assert "CREATE TABLE patients" in offline
+
+
+ENGINES = {
+    "options": (
+        "def make_engine(url: str, **options) -> AsyncEngine:\n"
+        "    return create_async_engine(url, **options)\n",
+        "make_engine(config.dsn)",
+        "create_engine=partial(rewired, engine)",
+    ),
+    "lazy": (
+        "@lru_cache\ndef get_engine() -> AsyncEngine:\n"
+        "    return create_async_engine(config.dsn)\n",
+        None,
+        "create_engine=lambda url, **options: rewired(get_engine(), url, **options)",
+    ),
+    "function": (
+        "def make_engine(url: str) -> AsyncEngine:\n    return create_async_engine(url)\n",
+        None,
+        "create_engine=lambda url, **options: rewired(make_engine(url), url, **options)",
+    ),
+    "function_with_options": (
+        "def make_engine(url: str, **options) -> AsyncEngine:\n"
+        "    return create_async_engine(url, **options)\n",
+        None,
+        "create_engine=make_engine",
+    ),
+}
+
+
+@of("shop")
+def test_engines(sample: Sample) -> None:
+    (test,) = blocks(8, "python")
+    for function, variable, expected in ENGINES.values():
+        run("git", "clean", "-fdqx", "-e", ".venv", cwd=sample.path)
+        run("git", "checkout", "-q", "--", "shop", "db_migrations", "tests", cwd=sample.path)
+        used = variable or ("get_engine()" if "get_engine" in function else "make_engine(config.dsn)")
+        (sample.path / "shop" / "db.py").write_text(DATABASE.format(
+            function=function,
+            variable=f"engine = {variable}\n" if variable else "",
+            engine="engine" if variable else used,
+        ))
+        if not variable:
+            env = sample.read("db_migrations/env.py").replace("import engine", "import Session")
+            env = env.replace("engine.connect()", "Session.kw['bind'].connect()")
+            (sample.path / "db_migrations" / "env.py").write_text(env)
+        run("git", "checkout", "-q", "HEAD", "--", "pyproject.toml", cwd=sample.path, check=True)
+        sample.install()
+
+        sample.adopt()
+        (sample.path / "tests" / "test_orders.py").write_text(test)
+
+        assert expected in sample.read("tests/testkit_binding.py")
+        assert "5 passed" in sample.pytest(), expected
+
+
+DATABASE = '''
+from functools import lru_cache
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from shop.config import config
+
+{function}
+
+{variable}
+Session = async_sessionmaker({engine}, expire_on_commit=False)
+
+
+async def get_db():
+    async with Session() as db:
+        yield db
+'''
+
+
+@of("shop")
+def test_says_what_it_cannot_find(sample: Sample) -> None:
+    def refusal(name: str, old: str, new: str) -> str:
+        text = sample.read(name)
+        (sample.path / name).write_text(text.replace(old, new))
+        said = sample.adopt(check=False)
+        (sample.path / name).write_text(text)
+        assert "Nothing was written." in said
+        assert "Traceback" not in said
+        assert not (sample.path / "tests" / "testkit_binding.py").exists()
+        return said
+
+    assert "with only sync engines cannot use it" in refusal(
+        "shop/db.py", "create_async_engine", "create_engine"
+    )
+    assert "The tables: there is no" in refusal("shop/tables.py", "DeclarativeBase", "Other")
     lifespan = "async def lifespan(app):\n    app.state.engine = make_engine(config.dsn)\n    x = 1"
     hidden = refusal("shop/db.py", "engine = make_engine(config.dsn)", lifespan + "\nif 1:\n    engine = 1")
     assert "makes one that nothing outside can get at" in hidden or "make_engine(url)" in hidden
