@@ -72,11 +72,15 @@ GENERATED = {
         *("testkit.call_site", "testkit.databases", "testkit.fixtures", "testkit.performance"),
     },
     "testkit.markers": {"testkit.performance"},
+    "testkit.adopt": set(),
     "testkit.doctor": {
         *("testkit.call_site", "testkit.databases", "testkit.environment", "testkit.fixtures"),
-        "testkit.performance",
+        *("testkit.performance", "testkit.warm"),
     },
-    "testkit.__main__": {"testkit.doctor"},
+    "testkit.__main__": {"testkit.adopt", "testkit.doctor"},
+    "testkit.engines": set(),
+    "testkit.entry": {"testkit.call_site"},
+    "testkit.passwords": set(),
     "testkit.fixtures": {
         *("testkit.databases", "testkit.eager", "testkit.examples", "testkit.greenlets"),
         *("testkit.isolation", "testkit.performance", "testkit.sessions", "testkit.supervision"),
