@@ -82,8 +82,9 @@ GENERATED = {
     "testkit.entry": {"testkit.call_site"},
     "testkit.passwords": set(),
     "testkit.fixtures": {
-        *("testkit.databases", "testkit.eager", "testkit.examples", "testkit.greenlets"),
-        *("testkit.isolation", "testkit.performance", "testkit.sessions", "testkit.supervision"),
+        *("testkit.databases", "testkit.eager", "testkit.engines", "testkit.examples"),
+        *("testkit.greenlets", "testkit.isolation", "testkit.performance", "testkit.sessions"),
+        "testkit.supervision",
     },
     "testkit.plugin": set(),
     "testkit.steps": {"testkit.supervision"},
