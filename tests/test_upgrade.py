@@ -23,6 +23,25 @@ RELEASES = [
     tag for tag in run("git", "tag", cwd=ROOT).stdout.split() if re.fullmatch(r"v[\d.]+", tag)
 ]
 
+HISTORY = run("git", "rev-list", "--first-parent", "--reverse", "HEAD", cwd=ROOT).stdout.split()
+
+
+def make_edits(project: Project) -> dict[str, str]:
+    """What a team does in its first week, and the texts that must stay."""
+    (project.path / "tests" / "test_own.py").write_text(OWN_TEST)
+    (project.path / "app" / "prices.py").write_text('"""What things cost."""\n\nVAT = 19\n')
+    edits = {"tests/test_own.py": OWN_TEST, "app/prices.py": "VAT = 19"}
+    for name, text in {
+        "README.md": "\n## Our own\n\nAsk Ada.\n",
+        ".gitignore": "\nour-notes.txt\n",
+        "tests/test_health.py": "\n\nasync def test_of_ours(client: object) -> None:\n    assert client\n",
+    }.items():
+        path = project.path / name
+        if path.exists():
+            path.write_text(path.read_text() + text)
+            edits[name] = text.strip()
+    return edits
+
 
 def status(project: Project) -> str:
     return run("git", "status", "--porcelain", cwd=project.path).stdout
@@ -93,6 +112,35 @@ class TestMerges:
         template.release("v99")
 
         assert "v99 is merged, and `make check` is green." in project.make("upgrade").stdout
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("number", range(0, len(HISTORY), 10))
+    def test_from_every_tenth_commit(self, tmp_path: Path, number: int) -> None:
+        """Of this repository, with edits, on either database in turn."""
+        history = tmp_path / "template"
+        run("git", "clone", "--quiet", ROOT, history, cwd=tmp_path)
+        template = Template(history)
+        database = ("sqlite", "postgresql")[number // 10 % 2]
+        if (
+            database
+            not in run("git", "show", f"{HISTORY[number]}:cookiecutter.json", cwd=ROOT).stdout
+        ):
+            database = "sqlite"
+        project = create_linked(template, tmp_path, database, HISTORY[number])
+        edits = make_edits(project)
+        template.take_present_files()
+        template.release("v99")
+
+        # The first ones had no `make upgrade`; the guide tells them to begin with this script.
+        scripts = project.path / "scripts"
+        scripts.mkdir(exist_ok=True)
+        shutil.copy(template.path / PROJECT / "scripts" / "upgrade.py", scripts)
+        commit_all(project.path)
+        output = run(UV, *UPGRADE, cwd=project.path, check=False).stdout
+
+        assert "v99 is merged, and `make check` is green." in output, output
+        for name, text in edits.items():
+            assert text in project.read(name), name
 
     @pytest.mark.long
     def test_to_a_certain_version(self, template: Template, tmp_path: Path) -> None:
