@@ -236,7 +236,16 @@ def commit_all(directory: Path) -> None:
     if not (directory / ".git").exists():
         run("git", "init", "--quiet", cwd=directory)
     run("git", "add", "--all", cwd=directory)
-    run("git", *identity, "commit", "--quiet", "--message", "All of it", cwd=directory)
+    run(
+        "git",
+        *identity,
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "--message",
+        "All of it",
+        cwd=directory,
+    )
 
 
 @contextmanager

@@ -54,6 +54,8 @@ def test_makes_one_after_the_other(clone: Path) -> None:
 
     assert again.returncode == 1
     assert "1.0.0 is out already" in again.stdout
+    packages = [path.name for path in (clone / "build" / "dist").glob("*1.1.0*")]
+    assert sorted(path.rpartition(".")[2] for path in packages) == ["gz", "whl"]
     assert 'version = "1.1.0"' in (clone / "pyproject.toml").read_text()
     headings = re.findall(r"^## (\S+)", (clone / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings == ["Unreleased", "1.1.0", "1.0.0"]

@@ -1,5 +1,6 @@
 """The machinery of the tests, where a user would only see it fail."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -288,3 +289,17 @@ class TestOptions:
         result = project.pytest("tests/test_speed.py", check=False)
 
         assert "'fst' not found in `markers`" in result.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_where_nothing_can_be_written(project: Project, workers: str) -> None:
+    """A full disk, or a checkout that is read-only: here, files where folders belong."""
+    for name in (".performance", ".pytest_cache"):
+        shutil.rmtree(project.path / name, ignore_errors=True)
+        (project.path / name).write_text("")
+
+    output = project.pytest("tests/products", "-n", workers, cold=True).stdout
+
+    assert "50 passed" in output
+    assert "ledger.jsonl cannot be written" in output
+    assert "Traceback" not in output

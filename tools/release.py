@@ -3,11 +3,13 @@
     python tools/release.py 1.2.0 [--go] [--unchecked]
 
 It looks whether a release can be made, runs `make lint test-all`, and says what it would do. With `--go`
-(`GO=yes`) it does that: the version in `pyproject.toml`, the heading in the changelog, a commit and its tag.
+(`GO=yes`) it does that: the version in `pyproject.toml`, the heading in the changelog, a commit, its tag, and the
+test kit as a package in `build/dist`.
 Only `git push` makes it public, which is left to you. Projects find releases by their tags.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +68,18 @@ class Release:
         self.git("commit", "--quiet", "--message", f"Release {self.version}", "--all")
         self.git("tag", "--annotate", "--message", f"{self.version}\n\n{news}", self.tag)
 
+    def build(self) -> Path:
+        """The folder with the test kit as a package: a wheel and an sdist."""
+        folder = self.folder / "build" / "dist"
+        uv = os.environ.get("UV", "uv")
+        if subprocess.run(
+            [uv, "build", "--quiet", "--out-dir", folder], cwd=self.folder
+        ).returncode:
+            sys.exit(
+                f"{self.tag} is made, but the package cannot be built. Look at it before you publish."
+            )
+        return folder
+
 
 def numbers(version: str) -> tuple[int, ...]:
     found = VERSION.fullmatch(version)
@@ -91,7 +105,10 @@ def main() -> None:
         print("\nNothing has been changed. GO=yes makes it.")
         return
     release.make()
-    print(f"{release.tag} is made. This publishes it: git push --follow-tags")
+    folder = release.build().relative_to(release.folder)
+    print(
+        f"{release.tag} is made, and its package is in {folder}. This publishes it: git push --follow-tags"
+    )
 
 
 if __name__ == "__main__":

@@ -119,15 +119,24 @@ def _ends_the_run(config: pytest.Config) -> Iterator[None]:
     """Without a template no test can say anything, so what is wrong with it is said once."""
     try:
         yield
-    except TemplateError as error:
+    except (TemplateError, OSError) as error:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         capture = config.pluginmanager.get_plugin("capturemanager")
         if terminal is not None and capture is not None:  # not in a worker of xdist
             with capture.global_and_fixture_disabled():
                 terminal.line("")
                 terminal.section("there is no database to test with", red=True)
-                terminal.line(str(error))
+                terminal.line(_in_words(error))
         pytest.exit("there is no database to test with", pytest.ExitCode.TESTS_FAILED)
+
+
+def _in_words(error: TemplateError | OSError) -> str:
+    if isinstance(error, TemplateError):
+        return str(error)
+    place = f" ({error.filename})" if error.filename else ""
+    return (
+        f"The tests cannot keep their database on this machine{place}: {error.strerror or error}."
+    )
 
 
 @pytest.fixture(scope="session")

@@ -278,8 +278,9 @@ def _cached_template(setup: DatabaseSetup, cache: Path) -> bytes:
             path.unlink()
         content = _migrated(setup)
         unfinished = cache / "template.unfinished"
-        unfinished.write_bytes(content)
-        unfinished.rename(cache / f"{prefix}{_digest(content)}.db")
+        with suppress(OSError):  # on a full disk, every run makes its own
+            unfinished.write_bytes(content)
+            unfinished.rename(cache / f"{prefix}{_digest(content)}.db")
         return content
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,9 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     if not are_forked(config):
         return
     file = config.rootpath / LIBRARIES
-    names = json.dumps(libraries.imported())
     if ZYGOTE not in config.stash:
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(names)
+        if not note_libraries(file):
+            return
         config.stash[ZYGOTE] = Zygote(file)
     config.stash[HAD_WORKERS] = True
     nodes: Any = config.pluginmanager.get_plugin("dsession")
@@ -82,9 +82,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[ZYGOTE].end()
         file = config.rootpath / LIBRARIES
         if HAD_WORKERS in config.stash:
-            file.write_text(json.dumps(libraries.imported()))
+            note_libraries(file)
         else:  # nobody has needed it
             file.unlink(missing_ok=True)
+
+
+def note_libraries(file: Path) -> bool:
+    """Whether it could be written; a checkout may be read-only, and a disk full."""
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(libraries.imported()))
+    except OSError:
+        with suppress(OSError):  # half of it would be worse than nothing
+            file.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def make_gateway(group: Any, start: Callable[[Any], Any], zygote: "Zygote", spec: Any) -> Any:
