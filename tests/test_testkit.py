@@ -301,5 +301,5 @@ def test_where_nothing_can_be_written(project: Project, workers: str) -> None:
     output = project.pytest("tests/products", "-n", workers, cold=True).stdout
 
     assert "50 passed" in output
-    assert "ledger.jsonl cannot be written" in output
+    assert "This run is not recorded." in output
     assert "Traceback" not in output
