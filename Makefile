@@ -65,5 +65,5 @@ clean:  ## Remove what can be made again
 
 # Only where there is no uv on the PATH.
 $(CURDIR)/.uv/bin/uv:
-	python3 -m venv .uv
-	.uv/bin/pip install --quiet 'uv>=0.9,<1'
+	@python3 -m venv .uv || { echo 'There is no uv, and no virtual environment to install it in: install uv, or the package python3-venv.' >&2; exit 1; }
+	@.uv/bin/pip install --quiet 'uv>=0.9,<1' || { echo 'uv could not be downloaded: look at the network, or install uv in another way.' >&2; exit 1; }

@@ -1,5 +1,6 @@
 """The commands of the day, as somebody meets them in the first week."""
 
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -142,3 +143,28 @@ def test_model_outside_of_models_is_named(project: Project) -> None:
 
     assert "app.orders.tables defines the tables orders" in result.stdout
     assert "Move their models to a `models.py`" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("exit 1", "install uv, or the package python3-venv"),
+        (
+            "mkdir -p .uv/bin; echo 'exit 1' > .uv/bin/pip; chmod +x .uv/bin/pip",
+            "uv could not be downloaded: look at the network",
+        ),
+    ],
+)
+def test_machine_that_cannot_have_uv(
+    project: Project, tmp_path: Path, python: str, said: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "python3"
+    fake.write_text(f"#!/bin/sh\n{python}\n")
+    fake.chmod(0o755)
+    path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
+
+    result = run("make", "setup", "UV=.uv/bin/uv", cwd=project.path, check=False, PATH=path)
+
+    assert result.returncode == 2
+    assert said in result.stdout

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say whether there is a new one")
     parser.add_argument("--leftovers", action="store_true", help="only look for unfinished merges")
     arguments = parser.parse_args()
+    if shutil.which("git") is None:
+        fail("Git is not installed, and an upgrade is a merge: install it, and try again.")
     # Whoever ends this wants the worktree gone as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
