@@ -42,7 +42,7 @@ def test_snippets(followed: Project) -> None:
 
     guides = sorted(str(path) for path in followed.path.glob("tests/test_guide_*.py"))
     named = ("tests/users/test_former_users.py", "tests/products/test_price_without_rates.py")
-    assert "15 passed" in followed.pytest(*guides, *named).stdout
+    assert "16 passed" in followed.pytest(*guides, *named).stdout
     for tool in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         followed.run(*tool)
 

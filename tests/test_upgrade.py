@@ -34,12 +34,15 @@ def make_edits(project: Project) -> dict[str, str]:
     for name, text in {
         "README.md": "\n## Our own\n\nAsk Ada.\n",
         ".gitignore": "\nour-notes.txt\n",
-        "tests/test_health.py": "\n\nasync def test_of_ours(client: object) -> None:\n    assert client\n",
     }.items():
         path = project.path / name
         if path.exists():
             path.write_text(path.read_text() + text)
             edits[name] = text.strip()
+    errors = project.path / "app" / "errors.py"
+    if "self.detail = detail\n" in errors.read_text():
+        project.edit("app/errors.py", "self.detail = detail\n", "self.detail = detail.strip()\n")
+        edits["app/errors.py"] = "self.detail = detail.strip()"
     return edits
 
 
