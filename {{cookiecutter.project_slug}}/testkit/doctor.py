@@ -13,7 +13,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from testkit.call_site import is_ours, relative
-from testkit.databases import describe_database
+from testkit.databases import DatabaseSetup, TemplateError, describe_database, prepare
 from testkit.environment import VARIABLES
 from testkit.fixtures import SETUP, UNBOUND
 from testkit.performance.budgets import Budgets
@@ -59,8 +59,9 @@ class Examination:
             self.unsafe.append(UNBOUND)
         else:
             yield f"Database: {describe_database(setup)}"
+            self.unsafe += _template_problems(setup, config)
             migrations = relative(str(setup.migrations)) if setup.migrations else "none"
-            yield f"Migrations: {migrations}, {len(setup.metadata.tables)} tables in the models"
+            yield f"Migrations: {migrations}, {_count(len(setup.metadata.tables), 'table')} in the models"
         users = sum("database_isolation" in getattr(item, "fixturenames", ()) for item in items)
         isolation = config.getini("db_isolation")
         yield f"Tests: {len(items):,}, of which {users:,} use the database; isolation `{isolation}`"
@@ -138,6 +139,10 @@ def _slow_tests(ledger: Ledger, budgets: Budgets) -> Iterator[str]:
         yield f"{len(slow) - SHOWN:,} more are not fast: `python -m testkit.performance table` lists them."
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _has_settings() -> bool:
     """Whether the project has a class of settings."""
     classes = BaseSettings.__subclasses__()
@@ -145,6 +150,17 @@ def _has_settings() -> bool:
         classes += each.__subclasses__()
     files = [getattr(sys.modules.get(each.__module__), "__file__", None) for each in classes]
     return any(file and is_ours(file) for file in files)
+
+
+def _template_problems(setup: DatabaseSetup, config: pytest.Config) -> Iterator[str]:
+    """Why no test could begin."""
+    try:
+        with prepare(setup, config):
+            pass
+    except TemplateError as error:
+        yield str(error).replace("\n", "\n  ")
+    except pytest.UsageError as error:
+        yield str(error)
 
 
 def _ini(config: pytest.Config, name: str) -> object:

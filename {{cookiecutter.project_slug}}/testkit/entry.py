@@ -3,8 +3,8 @@
     [tool.pytest.ini_options]
     testkit = "tests/testkit_binding.py"
 
-That module calls `use_database()` in its `pytest_configure`. It is imported before any `conftest.py`, so what
-it seals is sealed when these import the application.
+That module defines `SETUP`, a `DatabaseSetup`. It is imported before any `conftest.py`, so what it seals is sealed
+when these import the application.
 """
 
 import importlib.util
@@ -29,9 +29,20 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         return
     path = early_config.rootpath / name
     if not path.is_file():
-        raise pytest.UsageError(f"The setting `testkit` of pytest names {name}, which is no file.")
+        raise pytest.UsageError(
+            f"The setting `testkit` of pytest names {name}, which does not exist."
+        )
     early_config.pluginmanager.import_plugin("testkit.plugin")
-    early_config.pluginmanager.register(_load(path, early_config.rootpath), MODULE)
+    module = _load(path, early_config.rootpath)
+    # Not before there is a project: this is imported in every run of pytest.
+    from testkit.databases import DatabaseSetup
+    from testkit.fixtures import use_database
+
+    setup = getattr(module, "SETUP", None)
+    if not isinstance(setup, DatabaseSetup):
+        raise pytest.UsageError(f"{name} defines no `SETUP`, which has to be a `DatabaseSetup`.")
+    early_config.pluginmanager.register(module, MODULE)
+    use_database(early_config, setup)
 
 
 def _load(path: Path, root: Path) -> object:
@@ -46,9 +57,11 @@ def _load(path: Path, root: Path) -> object:
         spec.loader.exec_module(module)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [f"{relative(f.filename)}:{f.lineno}" for f in frames if is_ours(f.filename)]
+        places = [f"{relative(f.filename)}:{f.lineno}" for f in frames if is_ours(f.filename)]
+        if isinstance(error, SyntaxError) and error.filename:
+            places.append(f"{relative(error.filename)}:{error.lineno}")
+        what = f"{type(error).__name__}: {error}"
         raise pytest.UsageError(
-            f"{relative(str(path))} cannot be imported. At {ours[-1] if ours else 'its beginning'}: "
-            f"{type(error).__name__}: {error}"
+            f"{relative(str(path))} cannot be imported. {what}, at {places[-1] if places else path}"
         ) from error
     return module

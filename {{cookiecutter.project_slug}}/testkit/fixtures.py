@@ -4,7 +4,7 @@ The project tells it about its database with `use_database()`, in a `pytest_conf
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
@@ -40,6 +40,7 @@ UNBOUND = (
     "The test kit does not know your database: call `use_database(config, SETUP)` of `testkit.fixtures` "
     "in a `pytest_configure`."
 )
+WORKER = pytest.StashKey[Worker]()
 LAST_ISOLATED = pytest.StashKey[pytest.Item]()
 
 # With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
@@ -68,6 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
+    if setup.migrations is not None and not setup.migrations.is_dir():
+        raise pytest.UsageError(
+            f"`DatabaseSetup.migrations` is {setup.migrations}, and there is no such folder."
+        )
     config.stash[SETUP] = setup
     config.stash[DATABASE] = make_url(setup.url).get_backend_name()
     import_backend(setup)  # before anybody blocks sockets
@@ -102,6 +107,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         return
     # First of its scope, but for what watches over all tests: before anybody connects.
     names.insert(names.index("nothing_left_running") + 1, "database_isolation")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test without an isolation must not reach the database: its rows would be those of the next one."""
+    worker = item.config.stash.get(WORKER, None)
+    if worker is None or "database_isolation" in getattr(item, "fixturenames", ()):
+        return (yield)
+    worker.is_closed = True
+    try:
+        return (yield)
+    finally:
+        worker.is_closed = False
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +163,10 @@ def database_worker(
 ) -> Iterator[Worker]:
     setup = setup_of(request.config)
     database: WorkerDatabase = request.getfixturevalue("worker_database")
-    engine = setup.create_engine(database.url, **database.engine_options)
+    try:
+        engine = setup.create_engine(database.url, **database.engine_options)
+    except pytest.UsageError as error:  # the same for every test, so it is said once
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
     if engine.url.render_as_string(hide_password=False) != database.url:
         pytest.exit(
             f"The engine of the tests is connected to {engine.url!r}, which is not theirs. "
@@ -157,7 +178,9 @@ def database_worker(
     with made_by(setup.sessionmaker) as sessionmaker:
         worker = Worker(database, engine, sessionmaker, session_loop)
         session_loop.run_until_complete(worker.start())
+        request.config.stash[WORKER] = worker
         yield worker
+        del request.config.stash[WORKER]
         _finish_cleaning(request.config, worker)
         session_loop.run_until_complete(worker.stop())
 

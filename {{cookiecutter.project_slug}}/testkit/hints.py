@@ -26,6 +26,10 @@ HINTS = {
         "Two transactions have overlapped on the one connection of a test with `rollback`: mark it "
         "with `@pytest.mark.committed`."
     ),
+    r"unable to open database file|Connect call failed .*, 1\b|ask-for-database_isolation": (
+        "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
+        "for `database_isolation`."
+    ),
     r"greenlet_spawn has not been called": (
         "An attribute or a relationship was not loaded, and cannot be loaded without an `await`: load "
         "it with the query (`selectinload`), or with `await session.refresh(...)`."

@@ -38,6 +38,10 @@ from testkit.sessions import (
 )
 
 TURN_TIMEOUT = 5.0  # seconds
+UNISOLATED = (
+    "This test uses the database, at {place}, and nothing would undo what it does: let it, or the fixture that "
+    "makes its client, ask for `database_isolation`."
+)
 
 
 class RequestsOverlapped(UserWarning):
@@ -69,6 +73,8 @@ class Worker:
         """Undoes the last test, while pytest prepares the next one."""
         self.was_reconnected = False
         self.is_clean = True
+        self.is_closed = False
+        """A test runs that nobody would undo."""
 
     async def start(self) -> None:
         await self.database.start(self.engine)
@@ -134,12 +140,14 @@ class Worker:
         await self.disconnect()
 
     async def stop(self) -> None:
-        if self.connection is not None:
-            await self.connection.close()
+        await self.disconnect()
         await self.engine.dispose()
         await self.database.stop()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
+        if self.is_closed:
+            note_fault(UNISOLATED.format(place=call_site()))
+            raise RuntimeError(UNISOLATED.format(place=call_site()))
         self.used.add(entry)
         self.checked_out[entry] = call_site()
 
@@ -388,13 +396,13 @@ class Rollback(Isolation):
             return
         if not self._has_overlapped:
             self._has_overlapped = True
-            warnings.warn(
-                RequestsOverlapped(
-                    "Transactions of this test have overlapped and were served in turn, since it "
-                    "is undone by `rollback`: it cannot show a race or a lock. Mark it with "
-                    "`@pytest.mark.committed`."
-                ),
-                stacklevel=2,
+            path, _, line = call_site().rpartition(":")
+            warnings.warn_explicit(
+                "Transactions of this test have overlapped and were served in turn, since it is undone by "
+                "`rollback`: it cannot show a race or a lock. Mark it with `@pytest.mark.committed`.",
+                RequestsOverlapped,
+                path,
+                int(line),
             )
         try:
             async with asyncio.timeout(TURN_TIMEOUT):

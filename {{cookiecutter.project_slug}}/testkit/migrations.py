@@ -45,7 +45,7 @@ def by_alembic(ini: Path, remedy: str) -> Callable[[Connection], None]:
             shown = [f"  {difference}" for difference in found[:LONGEST_LIST]]
             if len(found) > LONGEST_LIST:
                 shown.append(f"  and {len(found) - LONGEST_LIST} more")
-            lines = ["The models are not what the migrations lead to:", *shown, remedy]
+            lines = ["The models and the migrations differ:", *shown, remedy]
             raise TemplateError("\n".join(lines)) from None
 
     return migrate

@@ -11,10 +11,10 @@ from testkit.adopt.pytest_settings import PytestSettings
 from testkit.adopt.survey import look_at
 
 NEXT = """
-Now run the tests, and look what can become better:
+Now run your tests, and see what can be improved:
 
-  pytest
-  python -m testkit doctor
+  uv run pytest
+  uv run python -m testkit doctor
 """
 
 
@@ -34,10 +34,10 @@ def adopt(root: Path, *, yes: bool = False) -> int:
         print("\nNothing was written. The guide says how to bind the kit by hand.")
         return 1
     changes = changes_for(survey)
-    print("\nThis is to be written:\n")
+    print("\nIt would write:\n")
     print("\n".join(change.diff(root) for change in changes))
     if survey.remarks:
-        print("For you to do")
+        print("Left for you")
         print("\n".join(f"  {line}" for line in survey.remarks))
     if not yes and not _agreed():
         print("\nNothing was written.")
@@ -51,11 +51,13 @@ def adopt(root: Path, *, yes: bool = False) -> int:
 def _is_bound(root: Path) -> bool:
     """By this command, or in the way of the template."""
     folder = root / PytestSettings.of(root).tests_folder
-    return any("use_database" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    return any(
+        "DatabaseSetup(" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py")
+    )
 
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print("\nNobody can be asked here: `python -m testkit adopt --yes` writes it.")
+        print("\nThere is no terminal to ask on: `python -m testkit adopt --yes` writes it.")
         return False
     return input("\nWrite it? [y/N] ").strip().lower() in ("y", "yes")

@@ -75,8 +75,7 @@ def binding_of(survey: Survey, *, with_client: bool) -> str:
         *(["from pathlib import Path"] if survey.alembic else []),
     ]
     libraries = [
-        *(["import httpx2"] if with_client else []),
-        "import pytest",
+        *(["import httpx2", "import pytest"] if with_client else []),
         *(["from fastapi import FastAPI"] if with_client and survey.is_factory else []),
     ]
     project = sorted(
@@ -94,10 +93,8 @@ def binding_of(survey: Survey, *, with_client: bool) -> str:
         *project,
         "",
         *([_sealing(survey)] if survey.settings else []),
-        *(["ROOT = Path(__file__).parents[1]"] if survey.alembic else []),
-        "",
-        "",
-        *_configuring(survey),
+        *([_root(survey)] if survey.alembic else []),
+        *_setup(survey),
         *(_client(survey) if with_client else []),
     ]
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)) + "\n"
@@ -144,7 +141,6 @@ def _of_the_project(survey: Survey, with_client: bool) -> Iterator[str]:
 
 def _of_the_kit(survey: Survey, with_client: bool) -> Iterator[str]:
     yield "from testkit.databases import DatabaseSetup"
-    yield "from testkit.fixtures import use_database"
     if not survey.takes_options:
         yield "from testkit.engines import rewired"
     if survey.settings:
@@ -158,40 +154,42 @@ def _of_the_kit(survey: Survey, with_client: bool) -> Iterator[str]:
         yield "from testkit.isolation import Isolation"
 
 
+def _root(survey: Survey) -> str:
+    depth = len(Path(survey.pytest.tests_folder).parts)
+    return f"ROOT = Path(__file__).parents[{depth}]"
+
+
 def _sealing(survey: Survey) -> str:
     names = [each.name for each in survey.settings]
     settings = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
     return f"seal({settings}, {'SETTINGS' if survey.variables else '{}'})"
 
 
-def _configuring(survey: Survey) -> Iterator[str]:
+def _setup(survey: Survey) -> Iterator[str]:
     assert survey.engine is not None
     assert survey.metadata is not None
-    engine = survey.engine.expression
     if survey.takes_options:
         create = survey.engine.name
     elif _is_variable(survey):
-        create = f"partial(rewired, {engine})"
+        create = f"partial(rewired, {survey.engine.expression})"
     else:
         create = f"lambda url, **options: rewired({survey.engine_call}, url, **options)"
-    yield "def pytest_configure(config: pytest.Config) -> None:"
-    yield "    setup = DatabaseSetup("
-    yield f'        url="{survey.database}+{DRIVER[survey.database]}://",'
-    yield f"        metadata={survey.metadata.expression},"
+    yield "SETUP = DatabaseSetup("
+    yield f'    url="{survey.database}+{DRIVER[survey.database]}://",'
+    yield f"    metadata={survey.metadata.expression},"
     if survey.alembic is not None and survey.migrations is not None:
         ini = survey.alembic.relative_to(survey.root).as_posix()
         folder = survey.migrations.relative_to(survey.root).as_posix()
-        yield f'        migrations=ROOT / "{folder}",'
-        yield f'        migrate=by_alembic(ROOT / "{ini}", "Write a migration."),'
+        yield f'    migrations=ROOT / "{folder}",'
+        yield f'    migrate=by_alembic(ROOT / "{ini}", "Write a migration."),'
     else:
-        yield f"        migrate={survey.metadata.expression}.create_all,"
-    yield f"        create_engine={create},"
+        yield f"    migrate={survey.metadata.expression}.create_all,"
+    yield f"    create_engine={create},"
     if survey.session_class is not None:
-        yield f"        sessionmaker={survey.session_class.name},"
+        yield f"    sessionmaker={survey.session_class.name},"
     if survey.sync_engines:
-        yield f"        sync_engines=({', '.join(each.name for each in survey.sync_engines)},),"
-    yield "    )"
-    yield "    use_database(config, setup)"
+        yield f"    sync_engines=({', '.join(each.name for each in survey.sync_engines)},),"
+    yield ")"
 
 
 DRIVER = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}

@@ -13,8 +13,8 @@ from testkit.adopt.source import Module, literal, parameters, read_modules
 
 DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 NOWHERE = {
-    "postgresql": "postgresql+asyncpg://nobody@localhost:1/not-used",
-    "sqlite": "sqlite+aiosqlite:////dev/null/not-used",
+    "postgresql": "postgresql+asyncpg://nobody@localhost:1/ask-for-database_isolation",
+    "sqlite": "sqlite+aiosqlite:////dev/null/ask-for-database_isolation",
 }
 DATABASE_VARIABLE = re.compile(
     r"(database|db|sqlalchemy|postgres|sqlite|pg).*(url|uri|dsn)|^(.*_)?dsn$", re.I

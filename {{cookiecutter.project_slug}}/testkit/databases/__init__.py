@@ -87,7 +87,7 @@ class DatabaseSetup:
             lines.append(f"The database says: {said}")
         else:
             lines.append(f"{type(error).__name__}: {error}")
-        return "\n".join([*lines, "Mend it; the next run of the tests begins with a new database."])
+        return "\n".join([*lines, "Fix it; the next run of the tests starts with a new database."])
 
 
 class TemplateError(Exception):

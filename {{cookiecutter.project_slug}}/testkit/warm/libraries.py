@@ -46,12 +46,15 @@ def import_all(names: list[str]) -> str | None:
 def leave_as_they_are() -> None:
     """Tells pytest that its plugins need no other `assert`, as its documentation has it. It would warn that
     it comes too late to rewrite them."""
+    packages = {"testkit"}
     for distribution in metadata.distributions():
         if any(entry.group == "pytest11" for entry in distribution.entry_points):
-            for file in distribution.files or ():
-                module = sys.modules.get(file.parts[0].removesuffix(".py"))
-                if module is not None and "PYTEST_DONT_REWRITE" not in (module.__doc__ or ""):
-                    module.__doc__ = f"{module.__doc__ or ''}\n\nPYTEST_DONT_REWRITE"
+            packages |= {file.parts[0].removesuffix(".py") for file in distribution.files or ()}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages and "PYTEST_DONT_REWRITE" not in (
+            module.__doc__ or ""
+        ):
+            module.__doc__ = f"{module.__doc__ or ''}\n\nPYTEST_DONT_REWRITE"
 
 
 def state(since: int) -> State:
