@@ -128,7 +128,8 @@ def test_notes(sample: Sample) -> None:
     (sample.path / "testing" / "test_sessions.py").write_text(SQLMODEL)
     assert "9 passed" in sample.pytest("-p no:randomly")
     assert 'addopts = "-ra --strict-markers"' in sample.read("pyproject.toml")
-    assert "notes\n" not in sample.shell("uv run python -m testkit doctor", check=False)
+    report = sample.shell("uv run python -m testkit doctor", check=False)  # where warnings are errors
+    assert "Tests: 9, of which 9 use the database" in report
 
 
 SQLMODEL = '''
@@ -164,6 +165,9 @@ def test_clinic(sample: Sample) -> None:
     assert "hashed or verified at the cost of production" not in report
 
     # Alembic works on its own as before.
+    sample.edit("clinic/models.py", "    password =", "    ward = Column(String(9))\n    password =")
+    report = sample.shell("uv run python -m testkit doctor", check=False)
+    assert "The models and the migrations differ:\n    add_column patients.ward" in report
     assert "0001" in sample.shell("DATABASE_URL=x://x SECRET=x uv run alembic history")
     offline = sample.shell("DATABASE_URL=postgresql+asyncpg://x SECRET=x uv run alembic upgrade head --sql")
     assert "CREATE TABLE patients" in offline
@@ -307,11 +311,104 @@ def test_says_what_is_wrong_with_a_binding(releases: Path, tmp_path: Path) -> No
     missing = sample.shell("uv run pytest", check=False)
 
     assert re.search(
-        r"testing/testkit_binding.py cannot be imported. At src/notes/settings.py:\d+: ValidationError",
+        r"testing/testkit_binding.py cannot be imported. ValidationError: [\s\S]* at src/notes/settings.py:\d+",
         invalid,
     )
-    assert "names testing/nowhere.py, which is no file" in missing
-    assert "Traceback" not in invalid + missing
+    assert "names testing/nowhere.py, which does not exist" in missing
+    sample.edit("pyproject.toml", "testing/nowhere.py", "testing/testkit_binding.py")
+    binding = sample.read("testing/testkit_binding.py").replace(
+        "SETTINGS = {", 'SETTINGS = {\n    "API_KEY": "x",'
+    )
+
+    def after(old: str, new: str) -> str:
+        assert old in binding
+        (sample.path / "testing" / "testkit_binding.py").write_text(binding.replace(old, new))
+        return sample.shell("uv run pytest -p no:cacheprovider", check=False)
+
+    syntax = after("SETUP = ", "SETUP == = ")
+    unknown = after("metadata=", "meta=")
+    nothing = after("SETUP = ", "OTHER = ")
+    folder = after("create_engine=", 'migrations=Path("nowhere"), create_engine=').replace("\n", " ")
+    assert re.search(r"SyntaxError: .*, at testing/testkit_binding.py:\d+", syntax)
+    assert "unexpected keyword argument 'meta', at testing/testkit_binding.py" in unknown
+    assert "testing/testkit_binding.py defines no `SETUP`" in nothing
+    assert "there is no such folder" in folder or "NameError" in folder
+    for said in (invalid, missing, syntax, unknown, nothing, folder):
+        assert "Traceback" not in said
+        assert "INTERNALERROR" not in said
+
+
+UNDONE_BY_NOBODY = """
+import pytest
+from httpx import ASGITransport, AsyncClient
+
+from {application}
+
+
+async def test_isolated(client):
+    await client.post({post})
+
+
+async def test_with_a_client_of_its_own():
+    async with AsyncClient(transport=ASGITransport({app}), base_url="http://test") as own:
+        await own.post({post})
+
+
+async def test_after_it(client, session):
+    assert (await client.get({get})).json() == []
+
+
+@pytest.mark.rollback
+async def test_that_disposes(client, engine):
+    await client.get({get})
+    await engine.dispose()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sample", "values"),
+    [
+        pytest.param(
+            ("notes", "sqlite"),
+            {
+                "application": "notes.main import app",
+                "app": "app",
+                "post": '"/notes", json={"title": "Tea"}, headers={"X-Api-Key": "key-of-tests"}',
+                "get": '"/notes"',
+            },
+            id="sqlite",
+        ),
+        pytest.param(
+            ("shop", "postgresql"),
+            {
+                "application": "shop.web import web",
+                "app": "web",
+                "post": '"/orders/tea"',
+                "get": '"/orders"',
+            },
+            id="postgresql",
+        ),
+    ],
+    indirect=["sample"],
+)
+def test_a_test_that_nobody_would_undo(sample: Sample, values: dict[str, str]) -> None:
+    """It fails itself, and not those after it."""
+    sample.adopt()
+    folder = "testing" if (sample.path / "testing").exists() else "tests"
+    if folder == "testing":
+        sample.delete_fixture("tables", "testing/conftest.py")
+    (sample.path / folder / "test_undone.py").write_text(UNDONE_BY_NOBODY.format(**values))
+    options = f"-p no:randomly -W error::pytest.PytestUnraisableExceptionWarning {folder}/test_undone.py"
+
+    together = sample.shell(f"uv run pytest {options}", check=False)
+    alone = sample.shell(f"uv run pytest {options} -k client_of_its_own", check=False)
+
+    assert re.search(r"^=+ 1 failed, 3 passed", together, re.MULTILINE), together
+    assert "FAILED" in together
+    assert "test_with_a_client_of_its_own" in together
+    assert "ask for `database_isolation`" in together
+    assert "ResourceWarning" not in together
+    assert "ask for `database_isolation`" in alone.replace("asks for", "ask for") or "ask for" in alone
 
 
 def test_passwords_are_hashed_cheaply(releases: Path, tmp_path: Path) -> None:
