@@ -49,10 +49,10 @@ GENERATED = {
     "testkit.hints": {"testkit.call_site", "testkit.environment"},
     "testkit.leftovers": {"testkit.call_site"},
     "testkit.databases": {"testkit.call_site", "testkit.eager"},
-    "testkit.migrations": {"testkit.databases"},
+    "testkit.migrations": {"testkit.call_site", "testkit.databases"},
     "testkit.isolation": {
-        *("testkit.call_site", "testkit.databases", "testkit.eager", "testkit.faults"),
-        *("testkit.leftovers", "testkit.sessions"),
+        *("testkit.call_site", "testkit.databases", "testkit.eager", "testkit.engines"),
+        *("testkit.faults", "testkit.leftovers", "testkit.sessions"),
     },
     "testkit.examples": {
         *("testkit.eager", "testkit.faults", "testkit.isolation", "testkit.leftovers"),
@@ -78,7 +78,7 @@ GENERATED = {
         *("testkit.performance", "testkit.warm"),
     },
     "testkit.__main__": {"testkit.adopt", "testkit.doctor"},
-    "testkit.engines": set(),
+    "testkit.engines": {"testkit.call_site", "testkit.faults"},
     "testkit.entry": {"testkit.call_site"},
     "testkit.passwords": set(),
     "testkit.fixtures": {

@@ -81,8 +81,8 @@ class Examination:
         if "error" not in errors and not any("UnraisableException" in line for line in errors):
             yield (
                 "Exceptions in threads and in clean-ups are only warnings: add "
-                '`"error::pytest.PytestUnraisableExceptionWarning"` and '
-                '`"error::pytest.PytestUnhandledThreadExceptionWarning"` to `filterwarnings`.'
+                "`error::pytest.PytestUnraisableExceptionWarning` and "
+                "`error::pytest.PytestUnhandledThreadExceptionWarning` to `filterwarnings`."
             )
         for name in LOOPS:
             if _ini(config, name) != "session":

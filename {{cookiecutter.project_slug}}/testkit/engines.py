@@ -5,11 +5,43 @@ imported, or by a function that takes no options.
     create_engine=lambda url, **options: rewired(make_engine(url), url, **options)
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from testkit.call_site import call_site
+from testkit.faults import note_fault
+
+UNISOLATED = (
+    "The database of the application is used here, at {place}, and nothing would undo what is done to it. Let the "
+    "test, or the fixture that makes its client, ask for `database_isolation`; a fixture of a wider scope, for "
+    "`engine`."
+)
+
+
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    """Fails the present test, too, as the application may answer an error in its own way."""
+    said = UNISOLATED.format(place=call_site())
+    note_fault(said)
+    raise RuntimeError(said)
+
+
+def keep_closed(engine: Engine | AsyncEngine) -> None:
+    """Until it is rewired, it connects to nothing: the database that it knows may be a real one."""
+    pool = engine.pool
+    pool.dispose()
+    pool._creator = refuse
+
+
+def wired_engine(create_engine: Any) -> AsyncEngine | None:
+    """The engine that is known already, of `partial(rewired, engine)`."""
+    if isinstance(create_engine, partial) and create_engine.func is rewired:
+        found: AsyncEngine = create_engine.args[0]
+        return found
+    return None
 
 
 def rewired(engine: AsyncEngine, url: str, **options: Any) -> AsyncEngine:

@@ -10,6 +10,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -25,7 +26,7 @@ from testkit.databases import (
     prepare,
 )
 from testkit.eager import run
-from testkit.engines import rewire_sync
+from testkit.engines import keep_closed, rewire_sync, wired_engine
 from testkit.examples import has_examples, isolated_examples
 from testkit.greenlets import in_greenlet
 from testkit.isolation import Committed, Isolation, Rollback, Worker
@@ -74,6 +75,9 @@ def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
             f"`DatabaseSetup.migrations` is {setup.migrations}, and there is no such folder."
         )
     config.stash[SETUP] = setup
+    for engine in (wired_engine(setup.create_engine), *setup.sync_engines):
+        if engine is not None:
+            keep_closed(engine)
     config.stash[DATABASE] = make_url(setup.url).get_backend_name()
     import_backend(setup)  # before anybody blocks sockets
 
@@ -264,7 +268,7 @@ def sync_session(request: pytest.FixtureRequest, database_isolation: Isolation) 
     return database_isolation.sync_session()
 
 
-@pytest.fixture(scope="class")
+@pytest_asyncio.fixture(scope="class")
 async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
     """To arrange expensive rows once for a class, in a class-scoped fixture.
 

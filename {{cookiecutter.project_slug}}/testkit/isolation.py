@@ -26,6 +26,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from testkit.call_site import call_site
 from testkit.databases import ResetError, WorkerDatabase
 from testkit.eager import Eager
+from testkit.engines import refuse
 from testkit.faults import note_fault
 from testkit.leftovers import Task, finish_tasks, responsible_task
 from testkit.sessions import (
@@ -38,10 +39,6 @@ from testkit.sessions import (
 )
 
 TURN_TIMEOUT = 5.0  # seconds
-UNISOLATED = (
-    "This test uses the database, at {place}, and nothing would undo what it does: let it, or the fixture that "
-    "makes its client, ask for `database_isolation`."
-)
 
 
 class RequestsOverlapped(UserWarning):
@@ -146,8 +143,7 @@ class Worker:
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
         if self.is_closed:
-            note_fault(UNISOLATED.format(place=call_site()))
-            raise RuntimeError(UNISOLATED.format(place=call_site()))
+            refuse()
         self.used.add(entry)
         self.checked_out[entry] = call_site()
 

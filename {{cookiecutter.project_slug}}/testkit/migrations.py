@@ -3,16 +3,22 @@ the tests find a template that is migrated already."""
 
 import logging.config
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
+from testkit.call_site import call_site
 from testkit.databases import TemplateError
 
 LONGEST_LIST = 20
+OTHER_CONNECTION = (
+    "Alembic connects to a database of its own choice. Let it use the connection in "
+    '`context.config.attributes["connection"]`, when there is one.'
+)
 
 
 def by_alembic(ini: Path, remedy: str) -> Callable[[Connection], None]:
@@ -34,7 +40,7 @@ def by_alembic(ini: Path, remedy: str) -> Callable[[Connection], None]:
         config.attributes["connection"] = connection
         try:
             # `env.py` may configure logging, by which the loggers of the application would fall silent.
-            with pytest.MonkeyPatch.context() as patch:
+            with pytest.MonkeyPatch.context() as patch, _no_other_connection():
                 patch.setattr(logging.config, "fileConfig", lambda *_args, **_options: None)
                 command.upgrade(config, "head")
                 command.check(config)
@@ -49,6 +55,24 @@ def by_alembic(ini: Path, remedy: str) -> Callable[[Connection], None]:
             raise TemplateError("\n".join(lines)) from None
 
     return migrate
+
+
+@contextmanager
+def _no_other_connection() -> Iterator[None]:
+    """An `env.py` that connects by itself would migrate whatever database the developer has."""
+
+    def refuse(*_: object) -> None:
+        raise TemplateError(f"At {call_site()}, {OTHER_CONNECTION}")
+
+    event.listen(Engine, "do_connect", refuse)
+    try:
+        yield
+    except RuntimeError as error:
+        if "asyncio.run() cannot be called" not in str(error):
+            raise
+        raise TemplateError(f"In env.py, {OTHER_CONNECTION}") from None
+    finally:
+        event.remove(Engine, "do_connect", refuse)
 
 
 def _differences(diffs: list[Any]) -> Iterator[str]:

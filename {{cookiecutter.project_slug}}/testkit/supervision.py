@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from testkit.call_site import call_site
 from testkit.eager import run
@@ -68,7 +69,7 @@ def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
     return fixtures[name]
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session")  # which works in the mode `strict`, too
 async def session_loop(pytestconfig: pytest.Config) -> asyncio.AbstractEventLoop:
     """The event loop that all tests share."""
     loop = asyncio.get_running_loop()

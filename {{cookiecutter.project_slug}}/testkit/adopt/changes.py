@@ -52,8 +52,9 @@ def _changes(survey: Survey) -> Iterator[Change]:
     text, others = survey.pytest.merged({"testkit": binding.as_posix(), **NEEDED})
     yield Change(survey.pytest.path, text)
     survey.remarks += [
-        f"pytest has `{other}`, which stays as it is; the kit wants another value. The guide says why."
+        f"{survey.pytest.path.name} has `{other}`, and the kit needs `{NEEDED[other.split()[0]]}`: change it."
         for other in others
+        if not other.startswith("testkit")
     ]
     for path in sorted({path for path, _ in clients}):
         yield Change(path, _isolated(path, [each for at, each in clients if at == path]))
@@ -232,27 +233,33 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
     text = path.read_text(encoding="utf-8")
     if re.search(r"\.attributes\b", text):
         return  # it takes one already
-    tree = ast.parse(text)
-    module = Module(path, "env", tree)
+    module = Module(path, "env", ast.parse(text))
+    lines = text.splitlines(keepends=True)
+    if _hand_over(module, lines) or _hand_over_sync(module, lines):
+        yield Change(path, "".join(lines))
+        return
+    survey.remarks.append(
+        f"{path.relative_to(survey.root).as_posix()} must use the connection in "
+        '`context.config.attributes["connection"]` if there is one, and where to write that is not clear. '
+        "The guide shows it."
+    )
+
+
+def _hand_over(module: Module, lines: list[str]) -> bool:
+    """In place of `asyncio.run(run_async_migrations())`."""
     statements = [
         node
-        for node in ast.walk(tree)
+        for node in ast.walk(module.tree)
         if isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
         and any(module.calls("run", "run_until_complete", within=node))
     ]
     synced = [call for call in module.calls("run_sync") if call.args]
     if not statements or not synced:
-        survey.remarks.append(
-            f"{path.relative_to(survey.root).as_posix()} must use the connection in "
-            '`context.config.attributes["connection"]` if there is one; where that belongs was not found. '
-            "The guide shows it."
-        )
-        return
+        return False
     statement, function = statements[-1], ast.unparse(synced[-1].args[0])
-    lines = text.splitlines(keepends=True)
     first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
-    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    indent = " " * statement.col_offset
     earlier = [f"    {line}" if line.strip() else line for line in lines[first:last]]
     lines[first:last] = [
         f'{indent}connection = context.config.attributes.get("connection")\n',
@@ -261,4 +268,34 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
         f"{indent}else:\n",
         f"{indent}    {function}(connection)\n",
     ]
-    yield Change(path, "".join(lines))
+    return True
+
+
+def _hand_over_sync(module: Module, lines: list[str]) -> bool:
+    """Before `with engine_from_config(...).connect() as connection`."""
+    for function in module.functions.values():
+        configured = list(module.calls("configure", within=function))
+        if not configured or not any(module.calls("connect", within=function)):
+            continue
+        call = configured[-1]
+        if not any(keyword.arg == "connection" for keyword in call.keywords):
+            continue
+        body = function.body
+        is_documented = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+        first = body[1] if is_documented and len(body) > 1 else body[0]
+        lines[first.lineno - 1 : first.lineno - 1] = [
+            '    connection = context.config.attributes.get("connection")\n',
+            "    if connection is not None:\n",
+            f"        {ast.unparse(call)}\n",
+            "        with context.begin_transaction():\n",
+            "            context.run_migrations()\n",
+            "        return\n",
+            "\n",
+        ]
+        named = next(keyword for keyword in call.keywords if keyword.arg == "connection")
+        place = first.lineno + 1
+        lines[place] = lines[place].replace(
+            f"connection={ast.unparse(named.value)}", "connection=connection"
+        )
+        return True
+    return False

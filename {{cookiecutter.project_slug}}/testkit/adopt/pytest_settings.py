@@ -2,10 +2,13 @@
 
 import configparser
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from testkit.adopt.source import SKIPPED
 
 # The first of them that has the table is the one that pytest reads (https://docs.pytest.org, "Configuration").
 FILES = (
@@ -43,10 +46,15 @@ class PytestSettings:
 
     @property
     def tests_folder(self) -> str:
-        """The first of `testpaths`, or `tests`."""
-        given = self._list("testpaths")
-        there = [name for name in (*given, "tests", "test") if (self.path.parent / name).is_dir()]
-        return Path(there[0] if there else "tests").as_posix()
+        """The first of `testpaths`, or the highest folder named `tests` or `test`."""
+        root = self.path.parent
+        found = [
+            path
+            for path in sorted(root.rglob("test*"), key=lambda path: (len(path.parts), path))
+            if path.name in ("tests", "test") and path.is_dir() and not _is_foreign(path, root)
+        ]
+        given = [root / name for name in self._list("testpaths") if (root / name).is_dir()]
+        return next(iter([*given, *found]), root / "tests").relative_to(root).as_posix()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -85,9 +93,21 @@ class PytestSettings:
         return f"{text}{gap}[{self.table}]\n{''.join(lines)}", others
 
 
+def _is_foreign(path: Path, root: Path) -> bool:
+    parts = path.relative_to(root).parts
+    return any(part.startswith(".") or part in SKIPPED for part in parts)
+
+
 def _read(path: Path, table: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
+    try:
+        return _table_of(path, table)
+    except (tomllib.TOMLDecodeError, configparser.Error) as error:
+        sys.exit(f"{path.name} cannot be read, by pytest neither: {error}")
+
+
+def _table_of(path: Path, table: str) -> dict[str, Any] | None:
     if path.suffix != ".toml":
         parser = configparser.RawConfigParser()
         parser.read(path, encoding="utf-8")

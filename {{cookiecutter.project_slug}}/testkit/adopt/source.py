@@ -97,9 +97,9 @@ def read_modules(root: Path, others: set[Path]) -> list[Module]:
 
 
 def module_name(path: Path, root: Path) -> str:
-    """`src/shop/db.py` is `shop.db`: a folder named `src` is where packages are, and none itself."""
+    """`src/shop/db.py` is `shop.db`, if `src` is where packages are, and none itself."""
     parts = list(path.relative_to(root).with_suffix("").parts)
-    if "src" in parts:
+    if parts[0] == "src" and not (root / "src" / "__init__.py").exists() and len(parts) > 2:
         parts = parts[parts.index("src") + 1 :]
     if parts and parts[-1] == "__init__":
         parts.pop()

@@ -12,15 +12,46 @@ from testkit.adopt.pytest_settings import PytestSettings
 from testkit.adopt.source import Module, literal, parameters, read_modules
 
 DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
+NAME = "ask-for-database_isolation"
 NOWHERE = {
-    "postgresql": "postgresql+asyncpg://nobody@localhost:1/ask-for-database_isolation",
-    "sqlite": "sqlite+aiosqlite:////dev/null/ask-for-database_isolation",
+    "postgresql": f"postgresql+asyncpg://nobody@localhost:1/{NAME}",
+    "sqlite": f"sqlite+aiosqlite:////dev/null/{NAME}",
 }
 DATABASE_VARIABLE = re.compile(
-    r"(database|db|sqlalchemy|postgres|sqlite|pg).*(url|uri|dsn)|^(.*_)?dsn$", re.I
+    r"(database|db|sqlalchemy|postgres|postgresql|sqlite|pg)_?.*(url|uri|dsn)$|^([a-z]+_)?dsn$",
+    re.I,
 )
+OTHER_SERVICES = re.compile(r"sentry|redis|rabbit|amqp|celery|broker|mongo|elastic|smtp|mail", re.I)
+# What a URL is put together from; the password and the like do not matter.
+DATABASE_PARTS = {
+    re.compile(r"(database|db|postgres|pg|sql).*(host|server)$", re.I): "localhost",
+    re.compile(r"(database|db|postgres|pg|sql).*port$", re.I): "1",
+    re.compile(r"(postgres_db|db_name|database_name|postgres_database)$", re.I): NAME,
+    re.compile(r"sqlite.*(path|file|db|name)$", re.I): f"/dev/null/{NAME}",
+}
 HASHING = {"argon2", "bcrypt", "fastapi_users", "passlib", "pwdlib"}
 MADE_UP = "made-up-for-the-tests-0123456789"
+# What a fixture calls that only makes the tables.
+OF_TABLES = {
+    *(
+        "AsyncSession",
+        "async_sessionmaker",
+        "begin",
+        "connect",
+        "create_all",
+        "create_async_engine",
+    ),
+    *(
+        "create_engine",
+        "dispose",
+        "drop_all",
+        "fixture",
+        "replace",
+        "rollback",
+        "run_sync",
+        "sessionmaker",
+    ),
+}
 KINDS = {
     "Dsn": None,  # the database's
     "Url": "http://localhost:1/",
@@ -119,6 +150,7 @@ def _script_location(path: Path) -> str | None:
 class _Reader:
     def __init__(self, survey: Survey, modules: list[Module], tests: list[Module]) -> None:
         self.survey, self.modules, self.tests = survey, modules, tests
+        self.made_up: set[str] = set()
 
     def read(self) -> None:
         survey = self.survey
@@ -264,6 +296,15 @@ class _Reader:
                     survey.metadata = survey.metadata or Named(module.name, name, "metadata")
         if survey.metadata is None and survey.model_modules:
             survey.metadata = Named("sqlmodel", "SQLModel", "metadata")
+        for module in self.modules if survey.metadata is None else ():
+            for name, value in module.values.items():
+                if (
+                    isinstance(value, ast.Call)
+                    and module.meaning(value.func) == "sqlalchemy.MetaData"
+                ):
+                    survey.metadata = survey.metadata or Named(module.name, name)
+            if any(module.calls("Table")):
+                survey.model_modules.append(module.name)
         if survey.metadata is not None:
             base = f"{survey.metadata.module}.{survey.metadata.name}"
             for module in self.modules:
@@ -273,7 +314,8 @@ class _Reader:
             self._say("Tables", f"`{survey.metadata.expression}` of `{survey.metadata.module}`")
         else:
             survey.missing.append(
-                "The tables: there is no `DeclarativeBase`, `declarative_base()` or SQLModel with a table."
+                "The tables: there is no `DeclarativeBase`, `declarative_base()`, `MetaData()` or SQLModel with "
+                "a table."
             )
         survey.model_modules = sorted(set(survey.model_modules))
         for module in self.modules:
@@ -313,57 +355,82 @@ class _Reader:
 
     def _find_settings(self) -> None:
         survey = self.survey
-        found = list(self._settings_classes())
-        for module, definition in found:
+        for module, definition in self._settings_classes():
             survey.settings.append(Named(module.name, definition.name))
             self._say("Settings", f"`{definition.name}` of `{module.name}`")
-            self._variables_of(module, definition)
+            self._variables_of(module, definition, _configured(definition, "env_prefix"))
         for module in self.modules:
             for variable, is_required in _environment_reads(module):
-                if DATABASE_VARIABLE.search(variable):
-                    survey.variables[variable] = NOWHERE.get(survey.database, "")
+                value = self._of_database(variable)
+                if value is not None:
+                    survey.variables[variable] = value
                 elif is_required:
                     survey.variables.setdefault(variable, MADE_UP)
+                    self.made_up.add(variable)
         for variable, value in {**self._set_by_conftests(), **survey.pytest.environment}.items():
-            if not DATABASE_VARIABLE.search(variable):
+            if self._of_database(variable) is None:
                 survey.variables[variable] = value
-        made_up = [name for name, value in survey.variables.items() if value == MADE_UP]
-        if made_up:
+                self.made_up.discard(variable)
+        if self.made_up:
             survey.remarks.append(
-                f"{', '.join(made_up)} must have a value: those in the binding are made up. Look at them."
+                f"{', '.join(sorted(self.made_up))}: required, and the binding has placeholders. Check them."
             )
 
-    def _settings_classes(self) -> Iterator[tuple[Module, ast.ClassDef]]:
+    def _of_database(self, variable: str) -> str | None:
+        """What a variable of the database has to be, so that it leads nowhere; `None` for others."""
+        if OTHER_SERVICES.search(variable):
+            return None
+        if DATABASE_VARIABLE.search(variable):
+            return NOWHERE.get(self.survey.database, "")
+        return next((v for pattern, v in DATABASE_PARTS.items() if pattern.search(variable)), None)
+
+    def _settings_classes(self) -> list[tuple[Module, ast.ClassDef]]:
+        """Those that nothing else derives from."""
         known = {"pydantic_settings.BaseSettings"}
         bases: set[str] = set()
-        found: list[tuple[Module, ast.ClassDef]] = []
-        for _ in range(2):  # a class may come after those that derive from it
+        found: dict[str, tuple[Module, ast.ClassDef]] = {}
+        while True:  # a class may come after those that derive from it
+            before = len(found)
             for module in self.modules:
                 for name, definition in module.classes.items():
                     parents = {module.meaning(base) for base in definition.bases} & known
-                    if parents and (module, definition) not in found:
+                    if parents:
                         known.add(f"{module.name}.{name}")
                         bases |= parents
-                        found.append((module, definition))
-        return (each for each in found if f"{each[0].name}.{each[1].name}" not in bases)
+                        found[f"{module.name}.{name}"] = module, definition
+            if len(found) == before:
+                return [each for name, each in found.items() if name not in bases]
 
-    def _variables_of(self, module: Module, definition: ast.ClassDef) -> None:
+    def _variables_of(
+        self, module: Module, definition: ast.ClassDef, prefix: str, depth: int = 0
+    ) -> None:
         survey = self.survey
-        prefix = _prefix(definition)
-        for node in definition.body:
-            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+        for item in definition.body:
+            if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
                 continue
-            if node.target.id == "model_config":
+            name, kind = item.target.id, ast.unparse(item.annotation)
+            if name == "model_config" or kind.startswith("ClassVar"):
                 continue
-            variable, is_required = _alias(node), _is_required(node)
-            variable = variable or f"{prefix}{node.target.id}".upper()
-            kind = ast.unparse(node.annotation)
-            is_of_database = DATABASE_VARIABLE.search(node.target.id) and "bool" not in kind
-            if is_of_database and ("str" in kind.lower() or "Dsn" in kind or "Url" in kind):
-                survey.variables[variable] = NOWHERE.get(survey.database, "")
-            elif is_required:
-                value = next((value for part, value in KINDS.items() if part in kind), MADE_UP)
-                survey.variables[variable] = value or NOWHERE.get(survey.database, "")
+            variable = _alias(item) or f"{prefix}{name}".upper()
+            nested = self._class_named(module.meaning(item.annotation))
+            delimiter = _configured(definition, "env_nested_delimiter")
+            value = None if "bool" in kind else self._of_database(variable)
+            if nested is not None and depth < 3:
+                if delimiter:
+                    self._variables_of(*nested, f"{variable}{delimiter}", depth + 1)
+            elif value is not None:
+                survey.variables[variable] = value
+            elif _is_required(item):
+                made_up = next((value for part, value in KINDS.items() if part in kind), MADE_UP)
+                survey.variables[variable] = made_up or NOWHERE.get(survey.database, "")
+                self.made_up.add(variable)
+
+    def _class_named(self, name: str) -> tuple[Module, ast.ClassDef] | None:
+        for module in self.modules:
+            definition = module.classes.get(name.removeprefix(f"{module.name}."))
+            if definition is not None and name == f"{module.name}.{definition.name}":
+                return module, definition
+        return None
 
     def _set_by_conftests(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -394,44 +461,95 @@ class _Reader:
 
     def _look_at_conftests(self) -> None:
         for module in self.tests:
-            if module.path.name != "conftest.py":
-                continue
-            for name, function in module.functions.items():
-                if not _is_fixture(function):
-                    continue
-                place = f"{self._shown(module.path, function)}, `{name}`,"
-                if any(module.calls("create_all", "drop_all", within=function)) or any(
-                    word in ast.unparse(function) for word in ("create_all", "drop_all")
+            for node in ast.walk(module.tree):
+                target = node.targets[0] if isinstance(node, ast.Assign) else None
+                if isinstance(target, ast.Subscript) and ast.unparse(target.value).endswith(
+                    "dependency_overrides"
                 ):
-                    self.survey.remarks.append(
-                        f"{place} makes the tables for each test: delete it, as the kit has made them already."
+                    self._advise(
+                        module, node, "overrides a dependency: not needed for sessions any more"
                     )
-                elif any(module.calls("create_async_engine", "create_engine", within=function)):
-                    self.survey.remarks.append(
-                        f"{place} makes an engine of its own: delete it. The kit's `engine` takes its place."
+            for name, value in module.values.items():
+                if any(module.calls("TestClient", within=value)):
+                    self._advise(
+                        module,
+                        value,
+                        f"makes `{name}` for the whole module: make it a fixture that asks for "
+                        "`database_isolation`",
                     )
-                elif name in ("session", "db_session", "db", "async_session"):
-                    self.survey.remarks.append(
-                        f"{place} is a session of the tests: the kit's is `session`; delete yours, or let it "
-                        "return that."
-                    )
-                if "event_loop" in name and name != "event_loop_policy":
-                    self.survey.remarks.append(
-                        f"{place} is in the way of pytest-asyncio: delete it."
-                    )
+                elif any(module.calls("create_async_engine", "create_engine", within=value)):
+                    self._advise(module, value, f"makes an engine of its own, `{name}`: delete it")
+            for function in module.functions.values():
+                if _is_fixture(function):
+                    self._look_at_fixture(module, function)
+
+    def _look_at_fixture(
+        self, module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef
+    ) -> None:
+        name, text = function.name, ast.unparse(function)
+        gives = any(
+            isinstance(node, ast.Yield | ast.Return) and node.value is not None
+            for node in ast.walk(function)
+        )
+        if "create_all" in text or "drop_all" in text:
+            advice = (
+                "let it return the kit's `session`"
+                if gives
+                else "delete it, as the kit has made them already"
+            )
+            self._advise(module, function, f"`{name}` makes the tables: {advice}")
+            calls = {node.func for node in ast.walk(function) if isinstance(node, ast.Call)}
+            if {ast.unparse(call).rpartition(".")[2] for call in calls} - OF_TABLES:
+                self.survey.remarks.append(
+                    f"If `{name}` also writes first rows, move that into a fixture that asks for `session`."
+                )
+        elif any(module.calls("create_async_engine", "create_engine", within=function)):
+            self._advise(
+                module,
+                function,
+                f"`{name}` makes an engine of its own: delete it, as the kit has `engine`",
+            )
+        elif name in ("session", "db_session", "db", "async_session"):
+            self._advise(
+                module, function, f"`{name}` is a session: let it return the kit's `session`"
+            )
+        elif name == "event_loop":
+            self._advise(
+                module, function, "`event_loop` is in the way of pytest-asyncio: delete it"
+            )
+        if _makes_client(module, function) and _scope(function) != "function":
+            self._advise(
+                module,
+                function,
+                f"`{name}` has the scope {_scope(function)}: make it a function's, and let it "
+                "ask for `database_isolation`",
+            )
+
+    def _advise(self, module: Module, node: ast.AST, advice: str) -> None:
+        self.survey.remarks.append(f"{self._shown(module.path, node)}: {advice}.")
 
 
 def clients_of(survey: Survey) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Fixtures that call the application, and should ask for `database_isolation`."""
     folder = survey.root / survey.pytest.tests_folder
-    for path in sorted(folder.rglob("conftest.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        module = Module(path, "conftest", tree)
-        for function in module.functions.values():
+    for module in read_modules(folder, set()) if folder.is_dir() else ():
+        for function in module.functions.values() if module.path.name == "conftest.py" else ():
             asked = [argument.arg for argument in function.args.args]
-            is_client = any(module.calls("AsyncClient", "TestClient", within=function))
+            is_client = _makes_client(module, function) and _scope(function) == "function"
             if is_client and _is_fixture(function) and "database_isolation" not in asked:
-                yield path, function
+                yield module.path, function
+
+
+def _makes_client(module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(module.calls("AsyncClient", "TestClient", within=function))
+
+
+def _scope(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    for decorator in function.decorator_list:
+        for keyword in getattr(decorator, "keywords", ()):
+            if keyword.arg == "scope":
+                return literal(keyword.value) or "function"
+    return "function"
 
 
 def _is_fixture(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -461,12 +579,17 @@ def _environment_reads(module: Module) -> Iterator[tuple[str, bool]]:
                 yield name, False
 
 
-def _prefix(definition: ast.ClassDef) -> str:
+def _configured(definition: ast.ClassDef, name: str) -> str:
+    """A setting of a class of settings: `env_prefix`, in whatever way it is written."""
     for node in ast.walk(definition):
-        if isinstance(node, ast.keyword) and node.arg == "env_prefix":
+        if isinstance(node, ast.keyword) and node.arg == name:
             return literal(node.value) or ""
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "env_prefix":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return literal(node.value) or ""
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if literal(key) == name:
+                    return literal(value) or ""
     return ""
 
 

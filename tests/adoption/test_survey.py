@@ -1,0 +1,245 @@
+"""What `adopt` makes of the many ways to write a project. Nothing is installed here, nothing imported."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TEMPLATE, Project, run
+
+DATABASE = """
+    from sqlalchemy.ext.asyncio import create_async_engine
+    engine = create_async_engine("sqlite+aiosqlite:///app.db")
+"""
+MODELS = """
+    from sqlalchemy.orm import DeclarativeBase
+    class Base(DeclarativeBase): ...
+"""
+SETTINGS = """
+    from pydantic import BaseModel, PostgresDsn, EmailStr
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+"""
+Adopt = Callable[..., tuple[str, Path]]
+
+
+@pytest.fixture
+def adopt(project: Project, tmp_path: Path) -> Adopt:
+    """Writes these files beside some that each project has; the folder, and what `adopt` has said."""
+
+    def adopt(files: dict[str, str], *options: str) -> tuple[str, Path]:
+        root = tmp_path / "foreign"
+        for name, text in ({"app/db.py": DATABASE, "app/models.py": MODELS} | files).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(textwrap.dedent(text).lstrip())
+        result = run(
+            *(project.venv / "bin" / "python", "-m", "testkit", "adopt", *(options or ("--yes",))),
+            cwd=root,
+            check=False,
+            PYTHONPATH=str(TEMPLATE),
+            PYTHONDONTWRITEBYTECODE="1",
+        )
+        assert "Traceback" not in result.stdout, result.stdout
+        return result.stdout, root
+
+    return adopt
+
+
+def test_parts_of_a_url(adopt: Adopt) -> None:
+    _, root = adopt(
+        {
+            "app/db.py": DATABASE.replace("sqlite+aiosqlite", "postgresql+asyncpg"),
+            "app/config.py": SETTINGS
+            + """
+    class Parts(BaseModel):
+        host: str = "production"
+        db_name: str
+    class Base(BaseSettings):
+        model_config = SettingsConfigDict(env_nested_delimiter="__", env_prefix="MY_")
+    class Settings(Base):
+        POSTGRES_SERVER: str = "production.example.com"
+        POSTGRES_DB: str = "precious"
+        SENTRY_DSN: str | None = None
+        DB_ECHO: bool = False
+        DATABASE_URL: PostgresDsn
+        ADMIN: EmailStr
+        db: Parts
+""",
+        }
+    )
+
+    binding = (root / "tests" / "testkit_binding.py").read_text()
+    for line in (
+        '"POSTGRES_SERVER": "localhost"',
+        '"POSTGRES_DB": "ask-for-database_isolation"',
+        '"DATABASE_URL": "postgresql+asyncpg://nobody@localhost:1/ask-for-database_isolation"',
+        '"ADMIN": "nobody@example.com"',
+        "seal(Settings, SETTINGS)",
+        'url="postgresql+asyncpg://"',
+    ):
+        assert line in binding
+    assert "SENTRY" not in binding
+    assert "ECHO" not in binding
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param(
+            {"src/__init__.py": "", "src/models.py": MODELS, "app/models.py": ""},
+            "from src.models import Base",
+            id="a package that is called src",
+        ),
+        pytest.param(
+            {"src/shop/__init__.py": "", "src/shop/models.py": MODELS, "app/models.py": ""},
+            "from shop.models import Base",
+            id="a package in src",
+        ),
+        pytest.param(
+            {"app/models.py": "from sqlalchemy import MetaData\nmetadata = MetaData()\n"},
+            "metadata=metadata,",
+            id="tables of the core",
+        ),
+        pytest.param(
+            {"app/tests/__init__.py": "", "alembic.ini": "[alembic]\nscript_location = m\n", "m/x": ""},
+            "ROOT = Path(__file__).parents[2]",
+            id="tests in the package",
+        ),
+        pytest.param(
+            {"pyproject.toml": '[tool.alembic]\nscript_location = "m"\n', "m/x": ""},
+            'migrate=by_alembic(ROOT / "pyproject.toml"',
+            id="alembic in pyproject.toml",
+        ),
+        pytest.param(
+            {"app/main.py": "from fastapi import FastAPI\ndef create_app():\n    return FastAPI()\n"},
+            "    return create_app()",
+            id="an application from a function",
+        ),
+        pytest.param(
+            {"app/code.py": "import os\nKEY = os.environ['KEY']\nURL = os.getenv('DB_URL')\n"},
+            '"KEY": "made-up-for-the-tests-0123456789"',
+            id="variables without settings",
+        ),
+    ],
+)
+def test_is_bound(adopt: Adopt, files: dict[str, str], expected: str) -> None:
+    said, root = adopt(files)
+
+    (binding,) = root.rglob("testkit_binding.py")
+    assert expected in binding.read_text(), said
+    compile(binding.read_text(), "binding", "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "pytest.ini",
+            "[pytest]\naddopts = -ra\nasyncio_mode = strict\n",
+            "[pytest]\ntestkit = tests/testkit_binding.py\nasyncio_default_fixture_loop_scope = session\n"
+            "asyncio_default_test_loop_scope = session\naddopts = -ra\nasyncio_mode = strict\n",
+        ),
+        ("setup.cfg", "[metadata]\nname = x\n\n[tool:pytest]\nxfail_strict = 1\n", "\nxfail_strict = 1\n"),
+        ("tox.ini", "[tox]\n\n[pytest]\n# ours\n", "asyncio_mode = auto\n"),
+        ("pyproject.toml", '[project]\nname = "x"\n', '\n[tool.pytest.ini_options]\ntestkit = "tests/'),
+        ("pyproject.toml", "[tool.pytest]\nstrict = true\n", '[tool.pytest]\ntestkit = "tests/'),
+        ("pytest.toml", "[pytest]\n", '[pytest]\ntestkit = "tests/'),
+    ],
+)
+def test_settings_of_pytest(adopt: Adopt, name: str, text: str, expected: str) -> None:
+    said, root = adopt({name: text})
+
+    after = (root / name).read_text()
+    assert expected in after
+    assert set(text.splitlines()) <= set(after.splitlines())
+    if "strict\n" in text:
+        assert "pytest.ini has `asyncio_mode = strict`, and the kit needs `auto`: change it." in said
+
+
+CONFTEST = '''
+    import pytest
+    from fastapi.testclient import TestClient
+    from app.db import engine
+    from app.models import Base
+
+    @pytest.fixture(scope="session")
+    def event_loop(): ...
+
+    @pytest.fixture(autouse=True)
+    async def tables():
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await init_db(engine)
+
+    @pytest.fixture
+    async def db(tables): ...
+
+    @pytest.fixture(scope="module")
+    def shared():
+        return TestClient(1)
+
+    @pytest.fixture
+    async def client(
+        db,
+    ):
+        app.dependency_overrides[get_db] = lambda: db
+        return TestClient(1)
+'''
+
+
+def test_what_is_left_to_do(adopt: Adopt) -> None:
+    said, root = adopt({"tests/conftest.py": CONFTEST, "tests/test_a.py": "client = TestClient(1)\n"})
+
+    left = said.split("Left for you")[1]
+    for advice in (
+        "`event_loop` is in the way of pytest-asyncio: delete it",
+        "`tables` makes the tables: delete it",
+        "If `tables` also writes first rows",
+        "`db` is a session: let it return the kit's `session`",
+        "`shared` has the scope module",
+        "overrides a dependency",
+        "tests/test_a.py:1: makes `client` for the whole module",
+    ):
+        assert advice in left, left
+    conftest = (root / "tests" / "conftest.py").read_text()
+    assert "async def client(database_isolation, \n    db," in conftest
+    compile(conftest, "conftest", "exec")
+
+
+SYNC = """
+    from alembic import context
+    from sqlalchemy import engine_from_config
+
+    def run_migrations_online():
+        connectable = engine_from_config({}, prefix="sqlalchemy.")
+        with connectable.connect() as opened:
+            context.configure(connection=opened, target_metadata=None, compare_type=True)
+            with context.begin_transaction():
+                context.run_migrations()
+
+    run_migrations_online()
+"""
+
+
+def test_sync_environment_of_alembic(adopt: Adopt) -> None:
+    _, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", "m/env.py": SYNC})
+
+    env = (root / "m" / "env.py").read_text()
+    assert "context.configure(connection=connection, target_metadata=None, compare_type=True)" in env
+    assert "connection=opened" in env
+    compile(env, "env", "exec")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"app/broken.py": "def ("}, {"tests/conftest.py": "def ("}, {"pyproject.toml": "[broken"}],
+)
+def test_code_that_cannot_be_read(adopt: Adopt, files: dict[str, str]) -> None:
+    adopt(files)
+
+
+def test_a_folder_without_a_project(adopt: Adopt) -> None:
+    said, root = adopt({"app/db.py": "", "app/models.py": ""})
+
+    assert "The engine: nothing calls `create_async_engine`" in said
+    assert not list(root.rglob("testkit_binding.py"))
