@@ -79,7 +79,7 @@ GENERATED = {
     },
     "testkit.__main__": {"testkit.adopt", "testkit.doctor"},
     "testkit.engines": {"testkit.call_site", "testkit.faults"},
-    "testkit.entry": {"testkit.call_site"},
+    "testkit.entry": {"testkit.call_site", "testkit.databases", "testkit.fixtures"},
     "testkit.passwords": set(),
     "testkit.fixtures": {
         *("testkit.databases", "testkit.eager", "testkit.engines", "testkit.examples"),

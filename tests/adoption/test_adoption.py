@@ -117,7 +117,7 @@ def test_notes(sample: Sample) -> None:
 
     said = sample.adopt()
     assert "the tables come from `create_all`" in said
-    assert "testing/conftest.py:21, `tables`, makes the tables for each test: delete it" in said
+    assert "testing/conftest.py:21: `tables` makes the tables: delete it" in said
     assert "7 passed" in sample.pytest()  # also if it stays
     sample.delete_fixture("tables", "testing/conftest.py")
 
@@ -155,7 +155,7 @@ def test_clinic(sample: Sample) -> None:
     assert "`sessionmanager._engine` of `clinic.db`" in said
     assert "Sync engine: `report_engine`" in said
     assert "Passwords: hashed by bcrypt" in said
-    assert "`tables`, makes the tables for each test: delete it" in said
+    assert "`tables` makes the tables: delete it" in said
     sample.delete_fixture("tables", "tests/conftest.py")
 
     assert "5 passed" in sample.pytest()
