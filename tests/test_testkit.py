@@ -40,7 +40,7 @@ class TestTemplate:
         project.edit(
             "testkit/migrations.py",
             'command.upgrade(config, "head")',
-            'command.upgrade(config, "head")\n        print("made", file=open("made.txt", "a"))',
+            'command.upgrade(config, "head"); print("made", file=open("made.txt", "a"))',
         )
         with ThreadPoolExecutor() as runs:
             list(runs.map(lambda _: project.pytest("tests/users", "-n", "2"), range(2)))

@@ -56,6 +56,7 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
         db_name: str
     class Base(BaseSettings):
         model_config = SettingsConfigDict(env_nested_delimiter="__", env_prefix="MY_")
+        tenant: str
     class Settings(Base):
         POSTGRES_SERVER: str = "production.example.com"
         POSTGRES_DB: str = "precious"
@@ -70,10 +71,12 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
 
     binding = (root / "tests" / "testkit_binding.py").read_text()
     for line in (
-        '"POSTGRES_SERVER": "localhost"',
-        '"POSTGRES_DB": "ask-for-database_isolation"',
-        '"DATABASE_URL": "postgresql+asyncpg://nobody@localhost:1/ask-for-database_isolation"',
-        '"ADMIN": "nobody@example.com"',
+        '"MY_POSTGRES_SERVER": "localhost"',
+        '"MY_POSTGRES_DB": "ask-for-database_isolation"',
+        '"MY_DATABASE_URL": "postgresql+asyncpg://nobody@localhost:1/ask-for-database_isolation"',
+        '"MY_ADMIN": "nobody@example.com"',
+        '"MY_DB__HOST": "localhost"',
+        '"MY_TENANT": "made-up-for-the-tests-0123456789"',
         "seal(Settings, SETTINGS)",
         'url="postgresql+asyncpg://"',
     ):
@@ -194,7 +197,7 @@ def test_what_is_left_to_do(adopt: Adopt) -> None:
     for advice in (
         "`event_loop` is in the way of pytest-asyncio: delete it",
         "`tables` makes the tables: delete it",
-        "If `tables` also writes first rows",
+        "`tables` may write first rows, too",
         "`db` is a session: let it return the kit's `session`",
         "`shared` has the scope module",
         "overrides a dependency",

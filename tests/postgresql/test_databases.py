@@ -35,7 +35,7 @@ class TestTemplate:
         project.edit(
             "testkit/migrations.py",
             'command.upgrade(config, "head")',
-            'command.upgrade(config, "head")\n        print("made", file=open("made.txt", "a"))',
+            'command.upgrade(config, "head"); print("made", file=open("made.txt", "a"))',
         )
 
         for options in (("-n", "2"), (), ("-n", "2")):

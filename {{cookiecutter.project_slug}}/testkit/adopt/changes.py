@@ -9,7 +9,7 @@ from pathlib import Path
 
 from testkit.adopt.pytest_settings import NEEDED
 from testkit.adopt.source import Module
-from testkit.adopt.survey import Survey, clients_of
+from testkit.adopt.survey import DRIVERS, Survey
 
 BINDING = "testkit_binding.py"
 LEDGER = ".performance/"
@@ -45,7 +45,7 @@ def changes_for(survey: Survey) -> list[Change]:
 
 def _changes(survey: Survey) -> Iterator[Change]:
     root = survey.root
-    clients = list(clients_of(survey))
+    clients = survey.clients
     binding = Path(survey.pytest.tests_folder) / BINDING
     if not (root / binding).exists():
         yield Change(root / binding, binding_of(survey, with_client=not clients))
@@ -176,7 +176,7 @@ def _setup(survey: Survey) -> Iterator[str]:
     else:
         create = f"lambda url, **options: rewired({survey.engine_call}, url, **options)"
     yield "SETUP = DatabaseSetup("
-    yield f'    url="{survey.database}+{DRIVER[survey.database]}://",'
+    yield f'    url="{survey.database}+{DRIVERS[survey.database]}://",'
     yield f"    metadata={survey.metadata.expression},"
     if survey.alembic is not None and survey.migrations is not None:
         ini = survey.alembic.relative_to(survey.root).as_posix()
@@ -191,9 +191,6 @@ def _setup(survey: Survey) -> Iterator[str]:
     if survey.sync_engines:
         yield f"    sync_engines=({', '.join(each.name for each in survey.sync_engines)},),"
     yield ")"
-
-
-DRIVER = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 
 
 def _client(survey: Survey) -> Iterator[str]:

@@ -8,60 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testkit.adopt.fixtures import Function, advice_on, clients_in
 from testkit.adopt.pytest_settings import PytestSettings
-from testkit.adopt.source import Module, literal, parameters, read_modules
+from testkit.adopt.settings import Settings, set_by_tests
+from testkit.adopt.source import Module, parameters, read_modules
 
 DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
-NAME = "ask-for-database_isolation"
-NOWHERE = {
-    "postgresql": f"postgresql+asyncpg://nobody@localhost:1/{NAME}",
-    "sqlite": f"sqlite+aiosqlite:////dev/null/{NAME}",
-}
-DATABASE_VARIABLE = re.compile(
-    r"(database|db|sqlalchemy|postgres|postgresql|sqlite|pg)_?.*(url|uri|dsn)$|^([a-z]+_)?dsn$",
-    re.I,
-)
-OTHER_SERVICES = re.compile(r"sentry|redis|rabbit|amqp|celery|broker|mongo|elastic|smtp|mail", re.I)
-# What a URL is put together from; the password and the like do not matter.
-DATABASE_PARTS = {
-    re.compile(r"(database|db|postgres|pg|sql).*(host|server)$", re.I): "localhost",
-    re.compile(r"(database|db|postgres|pg|sql).*port$", re.I): "1",
-    re.compile(r"(postgres_db|db_name|database_name|postgres_database)$", re.I): NAME,
-    re.compile(r"sqlite.*(path|file|db|name)$", re.I): f"/dev/null/{NAME}",
-}
 HASHING = {"argon2", "bcrypt", "fastapi_users", "passlib", "pwdlib"}
-MADE_UP = "made-up-for-the-tests-0123456789"
-# What a fixture calls that only makes the tables.
-OF_TABLES = {
-    *(
-        "AsyncSession",
-        "async_sessionmaker",
-        "begin",
-        "connect",
-        "create_all",
-        "create_async_engine",
-    ),
-    *(
-        "create_engine",
-        "dispose",
-        "drop_all",
-        "fixture",
-        "replace",
-        "rollback",
-        "run_sync",
-        "sessionmaker",
-    ),
-}
-KINDS = {
-    "Dsn": None,  # the database's
-    "Url": "http://localhost:1/",
-    "Email": "nobody@example.com",
-    "bool": "false",
-    "int": "1",
-    "float": "1",
-    "list": "[]",
-    "dict": "{}",
-}
 
 
 @dataclass(frozen=True)
@@ -97,6 +50,8 @@ class Survey:
     settings: list[Named] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """Environment variables, as the tests should have them."""
+    clients: list[tuple[Path, Function]] = field(default_factory=list)
+    """Fixtures that are to ask for the isolation."""
     application: Named | None = None
     is_factory: bool = False
     hashes_passwords: bool = False
@@ -150,7 +105,6 @@ def _script_location(path: Path) -> str | None:
 class _Reader:
     def __init__(self, survey: Survey, modules: list[Module], tests: list[Module]) -> None:
         self.survey, self.modules, self.tests = survey, modules, tests
-        self.made_up: set[str] = set()
 
     def read(self) -> None:
         survey = self.survey
@@ -161,7 +115,7 @@ class _Reader:
         self._find_application()
         self._find_settings()
         self._find_hashing()
-        self._look_at_conftests()
+        self._look_at_tests()
         if survey.alembic is not None:
             self._say("Migrations", f"{self._shown(survey.alembic)}")
         elif survey.metadata is not None:
@@ -355,95 +309,16 @@ class _Reader:
 
     def _find_settings(self) -> None:
         survey = self.survey
-        for module, definition in self._settings_classes():
+        settings = Settings(self.modules, survey.database)
+        settings.take_over(set_by_tests(self.tests) | survey.pytest.environment)
+        for module, definition in settings.classes:
             survey.settings.append(Named(module.name, definition.name))
             self._say("Settings", f"`{definition.name}` of `{module.name}`")
-            self._variables_of(module, definition, _configured(definition, "env_prefix"))
-        for module in self.modules:
-            for variable, is_required in _environment_reads(module):
-                value = self._of_database(variable)
-                if value is not None:
-                    survey.variables[variable] = value
-                elif is_required:
-                    survey.variables.setdefault(variable, MADE_UP)
-                    self.made_up.add(variable)
-        for variable, value in {**self._set_by_conftests(), **survey.pytest.environment}.items():
-            if self._of_database(variable) is None:
-                survey.variables[variable] = value
-                self.made_up.discard(variable)
-        if self.made_up:
+        survey.variables = settings.variables
+        if settings.made_up:
             survey.remarks.append(
-                f"{', '.join(sorted(self.made_up))}: required, and the binding has placeholders. Check them."
+                f"{', '.join(sorted(settings.made_up))}: required, and the binding has placeholders. Check them."
             )
-
-    def _of_database(self, variable: str) -> str | None:
-        """What a variable of the database has to be, so that it leads nowhere; `None` for others."""
-        if OTHER_SERVICES.search(variable):
-            return None
-        if DATABASE_VARIABLE.search(variable):
-            return NOWHERE.get(self.survey.database, "")
-        return next((v for pattern, v in DATABASE_PARTS.items() if pattern.search(variable)), None)
-
-    def _settings_classes(self) -> list[tuple[Module, ast.ClassDef]]:
-        """Those that nothing else derives from."""
-        known = {"pydantic_settings.BaseSettings"}
-        bases: set[str] = set()
-        found: dict[str, tuple[Module, ast.ClassDef]] = {}
-        while True:  # a class may come after those that derive from it
-            before = len(found)
-            for module in self.modules:
-                for name, definition in module.classes.items():
-                    parents = {module.meaning(base) for base in definition.bases} & known
-                    if parents:
-                        known.add(f"{module.name}.{name}")
-                        bases |= parents
-                        found[f"{module.name}.{name}"] = module, definition
-            if len(found) == before:
-                return [each for name, each in found.items() if name not in bases]
-
-    def _variables_of(
-        self, module: Module, definition: ast.ClassDef, prefix: str, depth: int = 0
-    ) -> None:
-        survey = self.survey
-        for item in definition.body:
-            if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
-                continue
-            name, kind = item.target.id, ast.unparse(item.annotation)
-            if name == "model_config" or kind.startswith("ClassVar"):
-                continue
-            variable = _alias(item) or f"{prefix}{name}".upper()
-            nested = self._class_named(module.meaning(item.annotation))
-            delimiter = _configured(definition, "env_nested_delimiter")
-            value = None if "bool" in kind else self._of_database(variable)
-            if nested is not None and depth < 3:
-                if delimiter:
-                    self._variables_of(*nested, f"{variable}{delimiter}", depth + 1)
-            elif value is not None:
-                survey.variables[variable] = value
-            elif _is_required(item):
-                made_up = next((value for part, value in KINDS.items() if part in kind), MADE_UP)
-                survey.variables[variable] = made_up or NOWHERE.get(survey.database, "")
-                self.made_up.add(variable)
-
-    def _class_named(self, name: str) -> tuple[Module, ast.ClassDef] | None:
-        for module in self.modules:
-            definition = module.classes.get(name.removeprefix(f"{module.name}."))
-            if definition is not None and name == f"{module.name}.{definition.name}":
-                return module, definition
-        return None
-
-    def _set_by_conftests(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for module in self.tests:
-            for node in ast.walk(module.tree):
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-                    target = node.targets[0]
-                    if module.meaning(target.value) == "os.environ":
-                        found[literal(target.slice) or ""] = literal(node.value) or ""
-            for call in module.calls("setdefault", "setenv"):
-                if module.meaning(call.func) == "os.environ.setdefault" and len(call.args) == 2:
-                    found[literal(call.args[0]) or ""] = literal(call.args[1]) or ""
-        return {name: value for name, value in found.items() if name and value}
 
     def _find_hashing(self) -> None:
         libraries = {
@@ -457,103 +332,13 @@ class _Reader:
                 "Passwords", f"hashed by {', '.join(sorted(libraries))}; cheaply in the tests"
             )
 
-    # What the tests have already
-
-    def _look_at_conftests(self) -> None:
+    def _look_at_tests(self) -> None:
         for module in self.tests:
-            for node in ast.walk(module.tree):
-                target = node.targets[0] if isinstance(node, ast.Assign) else None
-                if isinstance(target, ast.Subscript) and ast.unparse(target.value).endswith(
-                    "dependency_overrides"
-                ):
-                    self._advise(
-                        module, node, "overrides a dependency: not needed for sessions any more"
-                    )
-            for name, value in module.values.items():
-                if any(module.calls("TestClient", within=value)):
-                    self._advise(
-                        module,
-                        value,
-                        f"makes `{name}` for the whole module: make it a fixture that asks for "
-                        "`database_isolation`",
-                    )
-                elif any(module.calls("create_async_engine", "create_engine", within=value)):
-                    self._advise(module, value, f"makes an engine of its own, `{name}`: delete it")
-            for function in module.functions.values():
-                if _is_fixture(function):
-                    self._look_at_fixture(module, function)
-
-    def _look_at_fixture(
-        self, module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef
-    ) -> None:
-        name, text = function.name, ast.unparse(function)
-        gives = any(
-            isinstance(node, ast.Yield | ast.Return) and node.value is not None
-            for node in ast.walk(function)
-        )
-        if "create_all" in text or "drop_all" in text:
-            advice = (
-                "let it return the kit's `session`"
-                if gives
-                else "delete it, as the kit has made them already"
-            )
-            self._advise(module, function, f"`{name}` makes the tables: {advice}")
-            calls = {node.func for node in ast.walk(function) if isinstance(node, ast.Call)}
-            if {ast.unparse(call).rpartition(".")[2] for call in calls} - OF_TABLES:
-                self.survey.remarks.append(
-                    f"If `{name}` also writes first rows, move that into a fixture that asks for `session`."
-                )
-        elif any(module.calls("create_async_engine", "create_engine", within=function)):
-            self._advise(
-                module,
-                function,
-                f"`{name}` makes an engine of its own: delete it, as the kit has `engine`",
-            )
-        elif name in ("session", "db_session", "db", "async_session"):
-            self._advise(
-                module, function, f"`{name}` is a session: let it return the kit's `session`"
-            )
-        elif name == "event_loop":
-            self._advise(
-                module, function, "`event_loop` is in the way of pytest-asyncio: delete it"
-            )
-        if _makes_client(module, function) and _scope(function) != "function":
-            self._advise(
-                module,
-                function,
-                f"`{name}` has the scope {_scope(function)}: make it a function's, and let it "
-                "ask for `database_isolation`",
-            )
-
-    def _advise(self, module: Module, node: ast.AST, advice: str) -> None:
-        self.survey.remarks.append(f"{self._shown(module.path, node)}: {advice}.")
-
-
-def clients_of(survey: Survey) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Fixtures that call the application, and should ask for `database_isolation`."""
-    folder = survey.root / survey.pytest.tests_folder
-    for module in read_modules(folder, set()) if folder.is_dir() else ():
-        for function in module.functions.values() if module.path.name == "conftest.py" else ():
-            asked = [argument.arg for argument in function.args.args]
-            is_client = _makes_client(module, function) and _scope(function) == "function"
-            if is_client and _is_fixture(function) and "database_isolation" not in asked:
-                yield module.path, function
-
-
-def _makes_client(module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(module.calls("AsyncClient", "TestClient", within=function))
-
-
-def _scope(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    for decorator in function.decorator_list:
-        for keyword in getattr(decorator, "keywords", ()):
-            if keyword.arg == "scope":
-                return literal(keyword.value) or "function"
-    return "function"
-
-
-def _is_fixture(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any("fixture" in ast.unparse(each) for each in function.decorator_list)
+            for node, advice in advice_on(module):
+                self.survey.remarks.append(f"{self._shown(module.path, node)}: {advice}.")
+            if module.path.name == "conftest.py":
+                for fixture in clients_in(module):
+                    self.survey.clients.append((module.path, fixture))
 
 
 def _attributes_with(definition: ast.ClassDef, call: ast.Call) -> Iterator[str]:
@@ -565,48 +350,3 @@ def _attributes_with(definition: ast.ClassDef, call: ast.Call) -> Iterator[str]:
                     target = node.targets[0] if isinstance(node, ast.Assign) else node.target
                     if isinstance(target, ast.Attribute) and call in ast.walk(node.value):
                         yield target.attr
-
-
-def _environment_reads(module: Module) -> Iterator[tuple[str, bool]]:
-    """Each variable that is read past settings, and whether it must be there."""
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Subscript) and module.meaning(node.value) == "os.environ":
-            if name := literal(node.slice):
-                yield name, True
-        elif isinstance(node, ast.Call) and node.args:
-            name = literal(node.args[0])
-            if name and module.meaning(node.func) in ("os.getenv", "os.environ.get"):
-                yield name, False
-
-
-def _configured(definition: ast.ClassDef, name: str) -> str:
-    """A setting of a class of settings: `env_prefix`, in whatever way it is written."""
-    for node in ast.walk(definition):
-        if isinstance(node, ast.keyword) and node.arg == name:
-            return literal(node.value) or ""
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return literal(node.value) or ""
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if literal(key) == name:
-                    return literal(value) or ""
-    return ""
-
-
-def _alias(field: ast.AnnAssign) -> str | None:
-    if isinstance(field.value, ast.Call):
-        for keyword in field.value.keywords:
-            if keyword.arg in ("alias", "validation_alias", "env"):
-                return literal(keyword.value)
-    return None
-
-
-def _is_required(field: ast.AnnAssign) -> bool:
-    value = field.value
-    if value is None:
-        return True
-    if not (isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Field")):
-        return False
-    names = {keyword.arg for keyword in value.keywords}
-    first_is_dots = bool(value.args) and ast.unparse(value.args[0]) == "..."
-    return first_is_dots or not (value.args or names & {"default", "default_factory"})

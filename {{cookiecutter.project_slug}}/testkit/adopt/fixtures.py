@@ -1,0 +1,108 @@
+"""What the tests of a project have already: fixtures that get in the kit's way, and those that make clients."""
+
+import ast
+from collections.abc import Iterator
+
+from testkit.adopt.source import Module, literal
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Advice = tuple[ast.AST, str]
+
+SESSIONS = {"session", "db_session", "db", "async_session"}
+# What a fixture calls that makes the tables and nothing else.
+OF_TABLES = {
+    *(
+        "AsyncSession",
+        "async_sessionmaker",
+        "begin",
+        "connect",
+        "create_all",
+        "create_async_engine",
+    ),
+    *("create_engine", "dispose", "drop_all", "fixture", "rollback", "run_sync", "sessionmaker"),
+}
+
+
+def advice_on(module: Module) -> Iterator[Advice]:
+    """What is left to do in a module of tests, each with its place."""
+    for node in ast.walk(module.tree):
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        overridden = ast.unparse(target.value) if isinstance(target, ast.Subscript) else ""
+        if overridden.endswith("dependency_overrides"):
+            yield node, "overrides a dependency: not needed for sessions any more"
+    for name, value in module.values.items():
+        if _makes_client(module, value):
+            yield (
+                value,
+                f"makes `{name}` for the whole module: make it a fixture that asks for `database_isolation`",
+            )
+        elif _makes_engine(module, value):
+            yield value, f"makes an engine of its own, `{name}`: delete it"
+    for function in module.functions.values():
+        if _is_fixture(function):
+            for advice in _advice_on_fixture(module, function):
+                yield function, f"`{function.name}` {advice}"
+
+
+def _advice_on_fixture(module: Module, function: Function) -> Iterator[str]:
+    text = ast.unparse(function)
+    if "create_all" in text or "drop_all" in text:
+        if _gives_something(function):
+            yield "makes the tables: let it return the kit's `session`"
+        else:
+            yield "makes the tables: delete it, as the kit has made them already"
+        if _calls_in(function) - OF_TABLES:
+            yield "may write first rows, too: a fixture that asks for `session` is the place for them"
+    elif _makes_engine(module, function):
+        yield "makes an engine of its own: delete it, as the kit has `engine`"
+    elif function.name in SESSIONS:
+        yield "is a session: let it return the kit's `session`"
+    elif function.name == "event_loop":
+        yield "is in the way of pytest-asyncio: delete it"
+    if _makes_client(module, function) and _scope(function) != "function":
+        yield f"has the scope {_scope(function)}: make it a function's, and let it ask for `database_isolation`"
+
+
+def clients_in(module: Module) -> Iterator[Function]:
+    """Fixtures that call the application and are to ask for `database_isolation`."""
+    for function in module.functions.values():
+        asked = [argument.arg for argument in function.args.args]
+        if (
+            _is_fixture(function)
+            and _makes_client(module, function)
+            and _scope(function) == "function"
+            and "database_isolation" not in asked
+        ):
+            yield function
+
+
+def _makes_client(module: Module, node: ast.AST) -> bool:
+    return any(module.calls("AsyncClient", "TestClient", within=node))
+
+
+def _makes_engine(module: Module, node: ast.AST) -> bool:
+    return any(module.calls("create_async_engine", "create_engine", within=node))
+
+
+def _gives_something(function: Function) -> bool:
+    return any(
+        isinstance(node, ast.Yield | ast.Return) and node.value is not None
+        for node in ast.walk(function)
+    )
+
+
+def _calls_in(function: Function) -> set[str]:
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    return {ast.unparse(call).rpartition(".")[2] for call in calls}
+
+
+def _scope(function: Function) -> str:
+    for decorator in function.decorator_list:
+        for keyword in getattr(decorator, "keywords", ()):
+            if keyword.arg == "scope":
+                return literal(keyword.value) or "function"
+    return "function"
+
+
+def _is_fixture(function: Function) -> bool:
+    return any("fixture" in ast.unparse(each) for each in function.decorator_list)

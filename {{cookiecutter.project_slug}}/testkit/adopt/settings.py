@@ -1,0 +1,207 @@
+"""The settings of a project: its classes, the environment variables that they read, and values for the tests."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from testkit.adopt.source import Module, literal
+
+NAME = "ask-for-database_isolation"
+NOWHERE = {
+    "postgresql": f"postgresql+asyncpg://nobody@localhost:1/{NAME}",
+    "sqlite": f"sqlite+aiosqlite:////dev/null/{NAME}",
+}
+DATABASE_VARIABLE = re.compile(
+    r"(database|db|sqlalchemy|postgres|postgresql|sqlite|pg)_?.*(url|uri|dsn)$|^([a-z]+_)?dsn$",
+    re.I,
+)
+OTHER_SERVICES = re.compile(r"sentry|redis|rabbit|amqp|celery|broker|mongo|elastic|smtp|mail", re.I)
+# What a URL is put together from; the password and the like do not matter.
+DATABASE_PARTS = {
+    re.compile(r"(database|db|postgres|pg|sql).*(host|server)$", re.I): "localhost",
+    re.compile(r"(database|db|postgres|pg|sql).*port$", re.I): "1",
+    re.compile(r"(postgres_db|db_name|database_name|postgres_database)$", re.I): NAME,
+    re.compile(r"sqlite.*(path|file|db|name)$", re.I): f"/dev/null/{NAME}",
+}
+MADE_UP = "made-up-for-the-tests-0123456789"
+KINDS = {
+    "Url": "http://localhost:1/",
+    "Email": "nobody@example.com",
+    "bool": "false",
+    "int": "1",
+    "float": "1",
+    "list": "[]",
+    "dict": "{}",
+}
+
+Definition = tuple[Module, ast.ClassDef]
+
+
+class Settings:
+    """What the modules of the application read, for tests on this kind of database."""
+
+    def __init__(self, modules: list[Module], database: str) -> None:
+        self.modules = modules
+        self.nowhere = NOWHERE.get(database, "")
+        self.variables: dict[str, str] = {}
+        """Environment variables, as the tests should have them."""
+        self.made_up: set[str] = set()
+        """Those whose values are placeholders."""
+        self.classes = list(self._classes())
+        for each in self.classes:
+            self._read_class(each)
+        for module in modules:
+            for variable, is_required in _read_past_settings(module):
+                self._set(variable, MADE_UP if is_required else None)
+
+    def take_over(self, values: dict[str, str]) -> None:
+        """What the tests have set already stays, but for the database."""
+        for variable, value in values.items():
+            if self._of_database(variable) is None:
+                self.variables[variable] = value
+                self.made_up.discard(variable)
+
+    def _set(self, variable: str, placeholder: str | None) -> None:
+        of_database = self._of_database(variable)
+        if of_database is not None:
+            self.variables[variable] = of_database
+        elif placeholder is not None and variable not in self.variables:
+            self.variables[variable] = placeholder
+            self.made_up.add(variable)
+
+    def _of_database(self, variable: str) -> str | None:
+        """What a variable of the database has to be, so that it leads nowhere; `None` for others."""
+        if OTHER_SERVICES.search(variable):
+            return None
+        if DATABASE_VARIABLE.search(variable):
+            return self.nowhere
+        return next((v for pattern, v in DATABASE_PARTS.items() if pattern.search(variable)), None)
+
+    def _classes(self) -> Iterator[Definition]:
+        """Those that nothing else derives from."""
+        known = {"pydantic_settings.BaseSettings"}
+        bases: set[str] = set()
+        found: dict[str, Definition] = {}
+        while True:  # a class may come after those that derive from it
+            before = len(found)
+            for module in self.modules:
+                for name, definition in module.classes.items():
+                    parents = {module.meaning(base) for base in definition.bases} & known
+                    if parents:
+                        known.add(f"{module.name}.{name}")
+                        bases |= parents
+                        found[f"{module.name}.{name}"] = module, definition
+            if len(found) == before:
+                break
+        yield from (each for name, each in found.items() if name not in bases)
+
+    def _read_class(self, leaf: Definition) -> None:
+        lineage = list(self._lineage(leaf))
+        prefix, delimiter = (
+            next(filter(None, (_configured(each, name) for _, each in lineage)), "")
+            for name in ("env_prefix", "env_nested_delimiter")
+        )
+        for module, definition in lineage:
+            self._read_fields(module, definition, prefix, delimiter)
+
+    def _lineage(self, leaf: Definition) -> Iterator[Definition]:
+        """A class and those of the project that it derives from."""
+        yield leaf
+        module, definition = leaf
+        for base in definition.bases:
+            parent = self._class_named(module.meaning(base))
+            if parent is not None:
+                yield from self._lineage(parent)
+
+    def _read_fields(
+        self, module: Module, definition: ast.ClassDef, prefix: str, delimiter: str
+    ) -> None:
+        for field in definition.body:
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            name, kind = field.target.id, ast.unparse(field.annotation)
+            if name == "model_config" or kind.startswith("ClassVar"):
+                continue
+            variable = _alias(field) or f"{prefix}{name}".upper()
+            nested = self._class_named(module.meaning(field.annotation))
+            if nested is not None:
+                if delimiter and nested[1] is not definition:
+                    self._read_fields(*nested, f"{variable}{delimiter}", delimiter)
+            elif "bool" not in kind:
+                self._set(variable, self._placeholder(kind) if _is_required(field) else None)
+            elif _is_required(field):
+                self.variables[variable] = KINDS["bool"]
+
+    def _placeholder(self, kind: str) -> str:
+        if "Dsn" in kind:
+            return self.nowhere
+        return next((value for part, value in KINDS.items() if part in kind), MADE_UP)
+
+    def _class_named(self, name: str) -> Definition | None:
+        for module in self.modules:
+            definition = module.classes.get(name.rpartition(".")[2])
+            if definition is not None and name == f"{module.name}.{definition.name}":
+                return module, definition
+        return None
+
+
+def set_by_tests(modules: list[Module]) -> dict[str, str]:
+    """What a `conftest.py` writes into `os.environ`."""
+    found: dict[str | None, str | None] = {}
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(target := node.targets[0], ast.Subscript)
+                and module.meaning(target.value) == "os.environ"
+            ):
+                found[literal(target.slice)] = literal(node.value)
+        for call in module.calls("setdefault"):
+            if module.meaning(call.func) == "os.environ.setdefault" and len(call.args) == 2:
+                found[literal(call.args[0])] = literal(call.args[1])
+    return {name: value for name, value in found.items() if name and value}
+
+
+def _read_past_settings(module: Module) -> Iterator[tuple[str, bool]]:
+    """Each variable that is read without such a class, and whether it must be there."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Subscript) and module.meaning(node.value) == "os.environ":
+            if name := literal(node.slice):
+                yield name, True
+        elif isinstance(node, ast.Call) and node.args:
+            name = literal(node.args[0])
+            if name and module.meaning(node.func) in ("os.getenv", "os.environ.get"):
+                yield name, False
+
+
+def _configured(definition: ast.ClassDef, name: str) -> str:
+    """A setting of a class of settings: `env_prefix`, in whatever way it is written."""
+    for node in ast.walk(definition):
+        if isinstance(node, ast.keyword) and node.arg == name:
+            return literal(node.value) or ""
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return literal(node.value) or ""
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if literal(key) == name:
+                    return literal(value) or ""
+    return ""
+
+
+def _alias(field: ast.AnnAssign) -> str | None:
+    if isinstance(field.value, ast.Call):
+        for keyword in field.value.keywords:
+            if keyword.arg in ("alias", "validation_alias", "env"):
+                return literal(keyword.value)
+    return None
+
+
+def _is_required(field: ast.AnnAssign) -> bool:
+    value = field.value
+    if value is None:
+        return True
+    if not (isinstance(value, ast.Call) and ast.unparse(value.func).endswith("Field")):
+        return False
+    names = {keyword.arg for keyword in value.keywords}
+    first_is_dots = bool(value.args) and ast.unparse(value.args[0]) == "..."
+    return first_is_dots or not (value.args or names & {"default", "default_factory"})
