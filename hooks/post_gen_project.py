@@ -1,4 +1,4 @@
-"""Keeps the files of the chosen database, removes the other's, and says what to do next."""
+"""Keeps what the project needs, of its database and of the test kit, and says what to do next."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,11 @@ OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}[CHOSEN]
 for name in ("app/engine", "tests/test_engine"):
     Path(f"{name}_{CHOSEN}.py").rename(f"{name}.py")
     Path(f"{name}_{OTHER}.py").unlink()
+
+# What the test kit needs where it is a package of its own: this project is bound to it already.
+shutil.rmtree("testkit/adopt")
+for name in ("entry", "passwords"):
+    Path(f"testkit/{name}.py").unlink()
 
 if CHOSEN == "sqlite":
     shutil.rmtree("testkit/databases/postgresql")

@@ -109,6 +109,7 @@ def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database
         ).stdout
 
     kit = {path.name: path.read_text() for path in (linked.path / "testkit").glob("*.py")}
+    assert "entry.py" not in kit  # which only the package needs
     shell(here)
     linked.edit("pyproject.toml", packages, packages.replace('"testkit", ', ""))
     (linked.path / "pyproject.toml").write_text(f"{linked.read('pyproject.toml')}\n{skip}")

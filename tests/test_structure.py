@@ -72,15 +72,12 @@ GENERATED = {
         *("testkit.call_site", "testkit.databases", "testkit.fixtures", "testkit.performance"),
     },
     "testkit.markers": {"testkit.performance"},
-    "testkit.adopt": set(),
     "testkit.doctor": {
         *("testkit.call_site", "testkit.databases", "testkit.environment", "testkit.fixtures"),
         *("testkit.performance", "testkit.warm"),
     },
-    "testkit.__main__": {"testkit.adopt", "testkit.doctor"},
+    "testkit.__main__": {"testkit.doctor"},
     "testkit.engines": {"testkit.call_site", "testkit.faults"},
-    "testkit.entry": {"testkit.call_site", "testkit.databases", "testkit.fixtures"},
-    "testkit.passwords": set(),
     "testkit.fixtures": {
         *("testkit.databases", "testkit.eager", "testkit.engines", "testkit.examples"),
         *("testkit.greenlets", "testkit.isolation", "testkit.performance", "testkit.sessions"),

@@ -1,23 +1,25 @@
-"""`python -m testkit doctor` and `python -m testkit adopt`."""
+"""`python -m testkit doctor`."""
 
 import argparse
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m testkit")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="say what is bound, what is slow and what is unsafe here")
-    adopting = commands.add_parser(
-        "adopt", help="bind the kit to a project; shows what changes, and asks"
-    )
-    adopting.add_argument("--yes", action="store_true", help="do not ask")
+    commands.add_parser("doctor", help="report what is bound, what is slow and what is unsafe here")
+    if find_spec("testkit.adopt"):  # a project that has a copy of the kit is bound to it
+        adopting = commands.add_parser(
+            "adopt", help="bind the kit to a project; shows what changes, and asks"
+        )
+        adopting.add_argument("--yes", action="store_true", help="do not ask")
     arguments = parser.parse_args()
     if arguments.command == "adopt":
-        from testkit.adopt import adopt
-
-        return adopt(Path.cwd(), yes=arguments.yes)
+        code: int = import_module("testkit.adopt").adopt(Path.cwd(), yes=arguments.yes)
+        return code
     from testkit.doctor import examine
 
     return examine()
