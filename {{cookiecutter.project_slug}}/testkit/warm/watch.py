@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 try:
@@ -273,7 +272,7 @@ class Watcher:
 def keep_server() -> subprocess.Popen[bytes] | None:
     """Where the tests may have a server of their own: keeps it running from one run to the next."""
     keeper = next((Path(__file__).parents[1] / "databases").glob("*/keep.py"), None)
-    if keeper is None or find_spec("asyncpg") is None:
+    if keeper is None:
         return None
     return subprocess.Popen(
         [sys.executable, "-m", f"testkit.databases.{keeper.parent.name}.keep"],
