@@ -51,7 +51,8 @@ GENERATORS = """
 
     @pytest.mark.usefixtures("each_isolation")
     async def test_next(app):
-        assert await (await anext(get_db("next"))).scalar(text("SELECT 1")) == 1
+        generator = get_db("next")  # which ends with this function, and not during the statement
+        assert await (await anext(generator)).scalar(text("SELECT 1")) == 1
 
 
     def test_all_have_finished():

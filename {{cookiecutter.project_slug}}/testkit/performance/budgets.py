@@ -18,7 +18,7 @@ INI = {
     "budget_medium": ("2", "seconds that a test marked `medium` may take"),
     "budget_suite": ("0", "seconds that the whole suite may take; 0 is any time"),
     "budget_memory": ("500", "MiB that a process of tests may need; 0 is any amount"),
-    "budget_growth": ("10", "MiB by which it may steadily grow from test to test; 0 is any"),
+    "budget_growth": ("20", "MiB by which it may steadily grow from test to test; 0 is any"),
 }
 
 
