@@ -39,7 +39,7 @@ import pytest
 
 @pytest.mark.parametrize("number", range({count}))
 async def test_stores_a_row(number, superuser_client):
-    product = {{"name": str(number), "price": "1.00", "currency": "EUR"}}
+    product = {{"name": "Tea", "sku": str(number), "price": "1.00", "currency": "EUR"}}
     response = await superuser_client.post("/api/v1/products", json=product)
     assert response.status_code == 201
 """
