@@ -452,3 +452,24 @@ HASHES = """
     assert argon2.PasswordHasher().verify(before, "sesame")
     print("verified")
 """
+
+
+@of("notes")
+def test_watching(sample: Sample) -> None:
+    sample.adopt()
+    sample.delete_fixture("tables", "testing/conftest.py")
+    watcher = pexpect.spawn(
+        UV,
+        ["run", "python", "-m", "testkit.warm.watch"],
+        cwd=str(sample.path),
+        env=clean_environment(),
+        encoding="utf-8",
+        timeout=60,
+    )
+    watcher.expect("7 passed")
+    watcher.expect("Keys: ")
+    sample.edit("src/notes/main.py", 'title="Notes"', 'title="Our notes"')
+    watcher.expect(r"src/notes/main.py saved")
+    watcher.expect(r"\d passed")
+    watcher.send("q")
+    watcher.expect(pexpect.EOF)
