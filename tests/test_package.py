@@ -87,6 +87,17 @@ def test_dependencies_are_those_of_projects(copy_of_each: Project) -> None:
     assert {*METADATA["dependencies"], *extras} <= {str(each) for each in in_project}
 
 
+def test_style_and_types_of_what_projects_do_not_get(project: Project) -> None:
+    for name in ("adopt", "entry.py", "passwords.py"):
+        path = TEMPLATE / "testkit" / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, project.path / "testkit" / name)
+
+    project.run("ruff", "check", "testkit")
+    project.run("ruff", "format", "--check", "testkit")
+    project.run("mypy", "-p", "testkit")
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database: str) -> None:
     shutil.copytree(releases, tmp_path / "template")
