@@ -8,6 +8,9 @@ While `cruft update` renders the new template, it still has this module of the o
 rename what is here, and never add a second filter.
 """
 
+# Cookiecutter may run on an older Python than the project does.
+from __future__ import annotations
+
 import runpy
 from pathlib import Path
 from typing import Any

@@ -4,6 +4,9 @@ It runs twice: before anything is written, called by `early_refusal.py`, and her
 answers that were never asked for, such as those of a replay file.
 """
 
+# Cookiecutter may run on an older Python than the project does.
+from __future__ import annotations
+
 import json
 import re
 import sys

@@ -1,5 +1,6 @@
 """Which answers are accepted; what is said of the others."""
 
+import ast
 import json
 import re
 import runpy
@@ -125,3 +126,18 @@ def test_questions_are_few_and_explained() -> None:
 
 def test_the_hook_says_what_to_do_next(tmp_path: Path) -> None:
     assert "cd my-service\n  make local-smoke" in cookiecutter(tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["early_refusal.py", "hooks/pre_gen_project.py", "hooks/post_gen_project.py"]
+)
+def test_cookiecutter_may_run_on_an_older_python(name: str) -> None:
+    text = (ROOT / name).read_text()
+
+    tree = ast.parse(text, feature_version=(3, 9))
+
+    has_annotations = any(
+        getattr(node, "returns", None) or getattr(node, "annotation", None)
+        for node in ast.walk(tree)
+    )
+    assert not has_annotations or "from __future__ import annotations" in text
