@@ -99,7 +99,7 @@ def test_shop(sample: Sample) -> None:
 
     (test,) = blocks(8, "python")
     (sample.path / "tests" / "test_orders.py").write_text(test)
-    _, commands, *_ = [*blocks(2, "sh"), ""]
+    _, commands, *_ = blocks(2, "sh")
     output = sample.shell(commands, check=False)
 
     assert len(re.findall(r"^=+ 5 passed in ", output, re.MULTILINE)) == 2, output
@@ -316,7 +316,7 @@ def test_says_what_is_wrong_with_a_binding(releases: Path, tmp_path: Path) -> No
     )
     assert "names testing/nowhere.py, which does not exist" in missing
     sample.edit("pyproject.toml", "testing/nowhere.py", "testing/testkit_binding.py")
-    binding = sample.read("testing/testkit_binding.py").replace(
+    binding = "from pathlib import Path\n" + sample.read("testing/testkit_binding.py").replace(
         "SETTINGS = {", 'SETTINGS = {\n    "API_KEY": "x",'
     )
 
@@ -328,11 +328,11 @@ def test_says_what_is_wrong_with_a_binding(releases: Path, tmp_path: Path) -> No
     syntax = after("SETUP = ", "SETUP == = ")
     unknown = after("metadata=", "meta=")
     nothing = after("SETUP = ", "OTHER = ")
-    folder = after("create_engine=", 'migrations=Path("nowhere"), create_engine=').replace("\n", " ")
+    folder = after("create_engine=", 'migrations=Path("nowhere"), create_engine=')
     assert re.search(r"SyntaxError: .*, at testing/testkit_binding.py:\d+", syntax)
     assert "unexpected keyword argument 'meta', at testing/testkit_binding.py" in unknown
     assert "testing/testkit_binding.py defines no `SETUP`" in nothing
-    assert "there is no such folder" in folder or "NameError" in folder
+    assert re.search(r"there is no such\s+folder", folder), folder
     for said in (invalid, missing, syntax, unknown, nothing, folder):
         assert "Traceback" not in said
         assert "INTERNALERROR" not in said
@@ -408,7 +408,8 @@ def test_a_test_that_nobody_would_undo(sample: Sample, values: dict[str, str]) -
     assert "test_with_a_client_of_its_own" in together
     assert "ask for `database_isolation`" in together
     assert "ResourceWarning" not in together
-    assert "ask for `database_isolation`" in alone.replace("asks for", "ask for") or "ask for" in alone
+    assert re.search(r"^=+ 1 failed, 3 deselected", alone, re.MULTILINE), alone
+    assert "ask for `database_isolation`" in alone
 
 
 def test_passwords_are_hashed_cheaply(releases: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_what_is_left_to_do(adopt: Adopt) -> None:
     ):
         assert advice in left, left
     conftest = (root / "tests" / "conftest.py").read_text()
-    assert "async def client(database_isolation, \n    db," in conftest
+    assert "async def client(database_isolation,\n    db," in conftest
     compile(conftest, "conftest", "exec")
 
 
@@ -235,7 +235,14 @@ def test_sync_environment_of_alembic(adopt: Adopt) -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [{}, {"app/broken.py": "def ("}, {"tests/conftest.py": "def ("}, {"pyproject.toml": "[broken"}],
+    [
+        {},
+        {"app/broken.py": "def ("},
+        {"tests/conftest.py": "def ("},
+        {"pyproject.toml": "[broken"},
+        {"alembic.ini": "no section"},
+        {"alembic.ini": "[alembic]\nscript_location = m\n", "m/env.py": "def ("},
+    ],
 )
 def test_code_that_cannot_be_read(adopt: Adopt, files: dict[str, str]) -> None:
     adopt(files)
@@ -246,3 +253,59 @@ def test_a_folder_without_a_project(adopt: Adopt) -> None:
 
     assert "The engine: nothing calls `create_async_engine`" in said
     assert not list(root.rglob("testkit_binding.py"))
+
+
+def test_tests_beside_the_code(adopt: Adopt) -> None:
+    """As in many tutorials: no folder for them."""
+    conftest = (
+        "import pytest\nfrom fastapi.testclient import TestClient\n\n\n"
+        "@pytest.fixture\ndef client():\n    return TestClient(1)\n"
+    )
+    installed = ".venv/lib/site-packages/testkit/doctor.py"
+    said, root = adopt(
+        {
+            "conftest.py": conftest,
+            "test_main.py": "def test_main(client):\n    pass\n",
+            "main.py": "from fastapi import FastAPI\napp = FastAPI()\n",
+            "pytest.ini": "[pytest]\ntestpaths = .\n",
+            installed: "setup = DatabaseSetup(1)\n",
+        }
+    )
+
+    assert "Engine: `engine` of `app.db`" in said
+    assert (root / "testkit_binding.py").exists()
+    assert "def client(database_isolation):" in (root / "conftest.py").read_text()
+
+
+def test_two_engines_of_one_name(adopt: Adopt) -> None:
+    sync = "from sqlalchemy import create_engine\nengine = create_engine('sqlite://')\n"
+    said, root = adopt({"app/reports.py": sync, "scripts/seed.py": sync})
+
+    binding = (root / "tests" / "testkit_binding.py").read_text()
+    assert "from app.db import engine\n" in binding
+    assert "from app.reports import engine as app_reports_engine\n" in binding
+    assert "create_engine=partial(rewired, engine)" in binding
+    assert "sync_engines=(app_reports_engine,)" in binding
+    # What imports a script may run it.
+    assert "scripts" not in binding
+    assert "scripts/seed.py:2: makes a sync engine" in said
+
+
+def test_line_endings_stay(adopt: Adopt, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    file = tmp_path / "foreign" / "pytest.ini"
+    file.write_bytes(b"[pytest]\r\naddopts = -ra\r\n")
+
+    adopt({})
+
+    lines = file.read_bytes().split(b"\n")
+    assert b"testkit = tests/testkit_binding.py\r" in lines
+    assert all(line.endswith(b"\r") for line in lines[:-1])
+
+
+def test_empty_settings_of_pytest_count(adopt: Adopt) -> None:
+    """pytest reads this file, although it says nothing."""
+    _, root = adopt({"pytest.ini": "", "pyproject.toml": "[tool.pytest.ini_options]\n"})
+
+    assert "[pytest]\ntestkit = " in (root / "pytest.ini").read_text()
+    assert (root / "pyproject.toml").read_text() == "[tool.pytest.ini_options]\n"

@@ -23,13 +23,8 @@ from testkit.warm.libraries import leave_as_they_are
 SHOWN = 3  # of what there may be many of
 MANY = 20  # one test in so many may hash a password as in production
 COSTLY_IMPORT = 0.3  # seconds
-NEEDED = {
-    "fastapi",
-    "pydantic",
-    "pytest",
-    "sqlalchemy",
-    "starlette",
-}  # by the tests of all projects
+# By the tests of all projects.
+NEEDED = {"fastapi", "pydantic", "pytest", "sqlalchemy", "starlette"}
 COSTLY_FIXTURE = 0.05  # of the time of all tests
 STRICT = {
     "disable_socket": "Nothing keeps tests from the network: add `--disable-socket --allow-unix-socket` of "

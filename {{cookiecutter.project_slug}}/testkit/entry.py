@@ -4,7 +4,7 @@
     testkit = "tests/testkit_binding.py"
 
 That module defines `SETUP`, a `DatabaseSetup`. It is imported before any `conftest.py`, so what it seals is sealed
-when these import the application.
+when these import the application. Nothing else of the kit is imported where there is no such setting.
 """
 
 import importlib.util
@@ -13,8 +13,6 @@ import traceback
 from pathlib import Path
 
 import pytest
-
-from testkit.call_site import is_ours, relative
 
 MODULE = "testkit_binding"
 
@@ -34,7 +32,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         )
     early_config.pluginmanager.import_plugin("testkit.plugin")
     module = _load(path, early_config.rootpath)
-    # Not before there is a project: this is imported in every run of pytest.
     from testkit.databases import DatabaseSetup
     from testkit.fixtures import use_database
 
@@ -56,6 +53,8 @@ def _load(path: Path, root: Path) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        from testkit.call_site import is_ours, relative
+
         frames = traceback.extract_tb(error.__traceback__)
         places = [f"{relative(f.filename)}:{f.lineno}" for f in frames if is_ours(f.filename)]
         if isinstance(error, SyntaxError) and error.filename:

@@ -392,13 +392,12 @@ class Rollback(Isolation):
             return
         if not self._has_overlapped:
             self._has_overlapped = True
-            path, _, line = call_site().rpartition(":")
-            warnings.warn_explicit(
-                "Transactions of this test have overlapped and were served in turn, since it is undone by "
-                "`rollback`: it cannot show a race or a lock. Mark it with `@pytest.mark.committed`.",
+            warnings.warn(
+                "Transactions of this test have overlapped and were served in turn, the second one at "
+                f"{call_site()}, since it is undone by `rollback`: it cannot show a race or a lock. Mark it "
+                "with `@pytest.mark.committed`.",
                 RequestsOverlapped,
-                path,
-                int(line),
+                stacklevel=2,
             )
         try:
             async with asyncio.timeout(TURN_TIMEOUT):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from testkit.adopt.changes import changes_for
-from testkit.adopt.pytest_settings import PytestSettings
+from testkit.adopt.source import read_modules
 from testkit.adopt.survey import look_at
 
 NEXT = """
@@ -50,10 +50,7 @@ def adopt(root: Path, *, yes: bool = False) -> int:
 
 def _is_bound(root: Path) -> bool:
     """By this command, or in the way of the template."""
-    folder = root / PytestSettings.of(root).tests_folder
-    return any(
-        "DatabaseSetup(" in path.read_text(encoding="utf-8") for path in folder.rglob("*.py")
-    )
+    return any("= DatabaseSetup(" in module.text for module in read_modules(root))
 
 
 def _agreed() -> bool:

@@ -4,6 +4,7 @@ import ast
 import difflib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ class Change:
     text: str
 
     def __post_init__(self) -> None:
-        self.earlier = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        exists = self.path.exists()
+        self.earlier = self.path.read_text(encoding="utf-8") if exists else ""
+        # Reading makes them the same; what is written should have those of the file.
+        self.line_ending = "\r\n" if exists and b"\r\n" in self.path.read_bytes() else "\n"
 
     def diff(self, root: Path) -> str:
         name = self.path.relative_to(root).as_posix()
@@ -35,7 +39,7 @@ class Change:
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(self.text, encoding="utf-8")
+        self.path.write_text(self.text, encoding="utf-8", newline=self.line_ending)
 
 
 def changes_for(survey: Survey) -> list[Change]:
@@ -133,7 +137,7 @@ def _of_the_project(survey: Survey, with_client: bool) -> Iterator[str]:
         named.append(survey.application)
     names: dict[str, set[str]] = {}
     for each in filter(None, named):
-        names.setdefault(each.module, set()).add(each.name)
+        names.setdefault(each.module, set()).add(each.imported)
     yield from (f"from {module} import {', '.join(sorted(names[module]))}" for module in names)
     if not with_client:
         others = [module for module in survey.model_modules if module not in names]
@@ -161,7 +165,7 @@ def _root(survey: Survey) -> str:
 
 
 def _sealing(survey: Survey) -> str:
-    names = [each.name for each in survey.settings]
+    names = [each.expression for each in survey.settings]
     settings = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
     return f"seal({settings}, {'SETTINGS' if survey.variables else '{}'})"
 
@@ -189,7 +193,7 @@ def _setup(survey: Survey) -> Iterator[str]:
     if survey.session_class is not None:
         yield f"    sessionmaker={survey.session_class.name},"
     if survey.sync_engines:
-        yield f"    sync_engines=({', '.join(each.name for each in survey.sync_engines)},),"
+        yield f"    sync_engines=({', '.join(each.expression for each in survey.sync_engines)},),"
     yield ")"
 
 
@@ -220,6 +224,8 @@ def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]
         if function.args.args or function.args.kwonlyargs:
             asked += ", "
         row = function.lineno - 1
+        if lines[row].rstrip().endswith("("):  # the others are on the next lines
+            asked = asked.rstrip()
         lines[row] = re.sub(rf"(def {function.name}\()", rf"\g<1>{asked}", lines[row], count=1)
     return "".join(lines)
 
@@ -230,11 +236,12 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
     text = path.read_text(encoding="utf-8")
     if re.search(r"\.attributes\b", text):
         return  # it takes one already
-    module = Module(path, "env", ast.parse(text))
-    lines = text.splitlines(keepends=True)
-    if _hand_over(module, lines) or _hand_over_sync(module, lines):
-        yield Change(path, "".join(lines))
-        return
+    with suppress(SyntaxError):
+        module = Module(path, "env", text, ast.parse(text))
+        lines = text.splitlines(keepends=True)
+        if _hand_over(module, lines) or _hand_over_sync(module, lines):
+            yield Change(path, "".join(lines))
+            return
     survey.remarks.append(
         f"{path.relative_to(survey.root).as_posix()} must use the connection in "
         '`context.config.attributes["connection"]` if there is one, and where to write that is not clear. '

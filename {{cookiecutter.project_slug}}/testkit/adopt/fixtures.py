@@ -11,15 +11,21 @@ Advice = tuple[ast.AST, str]
 SESSIONS = {"session", "db_session", "db", "async_session"}
 # What a fixture calls that makes the tables and nothing else.
 OF_TABLES = {
-    *(
-        "AsyncSession",
-        "async_sessionmaker",
-        "begin",
-        "connect",
-        "create_all",
-        "create_async_engine",
-    ),
-    *("create_engine", "dispose", "drop_all", "fixture", "rollback", "run_sync", "sessionmaker"),
+    "create_all",
+    "drop_all",
+    "run_sync",
+    "begin",
+    "connect",
+    "rollback",
+    "dispose",
+    "fixture",
+}
+OF_TABLES |= {
+    "create_async_engine",
+    "create_engine",
+    "async_sessionmaker",
+    "sessionmaker",
+    "AsyncSession",
 }
 
 

@@ -1,14 +1,16 @@
 """Where a project keeps the settings of pytest, and what is to be added to them."""
 
-import configparser
 import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from testkit.adopt.source import SKIPPED
+import iniconfig  # which pytest reads such files with
+
+from testkit.adopt.source import is_test_module, python_files
 
 # The first of them that has the table is the one that pytest reads (https://docs.pytest.org, "Configuration").
 FILES = (
@@ -44,17 +46,15 @@ class PytestSettings:
             return cls(root / "pyproject.toml", "tool.pytest.ini_options")
         return cls(root / "pytest.ini", "pytest")
 
-    @property
+    @cached_property
     def tests_folder(self) -> str:
-        """The first of `testpaths`, or the highest folder named `tests` or `test`."""
+        """The first of `testpaths`, or of the folders named `tests` or `test`, or with tests in them."""
         root = self.path.parent
-        found = [
-            path
-            for path in sorted(root.rglob("test*"), key=lambda path: (len(path.parts), path))
-            if path.name in ("tests", "test") and path.is_dir() and not _is_foreign(path, root)
-        ]
         given = [root / name for name in self._list("testpaths") if (root / name).is_dir()]
-        return next(iter([*given, *found]), root / "tests").relative_to(root).as_posix()
+        files = list(python_files(root))
+        folders = [path.parent for path in files if path.parent.name in ("tests", "test")]
+        folders += [path.parent for path in files if is_test_module(path)]
+        return next(iter([*given, *folders]), root / "tests").relative_to(root).as_posix()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,25 +93,21 @@ class PytestSettings:
         return f"{text}{gap}[{self.table}]\n{''.join(lines)}", others
 
 
-def _is_foreign(path: Path, root: Path) -> bool:
-    parts = path.relative_to(root).parts
-    return any(part.startswith(".") or part in SKIPPED for part in parts)
-
-
 def _read(path: Path, table: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return _table_of(path, table)
-    except (tomllib.TOMLDecodeError, configparser.Error) as error:
-        sys.exit(f"{path.name} cannot be read, by pytest neither: {error}")
+        found = _table_of(path, table)
+    except (tomllib.TOMLDecodeError, iniconfig.ParseError) as error:
+        sys.exit(f"{path.name} cannot be read, nor can pytest read it: {error}")
+    # These count for pytest even if they say nothing.
+    return {} if found is None and path.name in ("pytest.ini", ".pytest.ini") else found
 
 
 def _table_of(path: Path, table: str) -> dict[str, Any] | None:
     if path.suffix != ".toml":
-        parser = configparser.RawConfigParser()
-        parser.read(path, encoding="utf-8")
-        return dict(parser.items(table)) if parser.has_section(table) else None
+        section = iniconfig.IniConfig(path).sections.get(table)
+        return None if section is None else dict(section)
     found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     for part in table.split("."):
         if not isinstance(found, dict) or part not in found:

@@ -1,6 +1,7 @@
 """The modules of a project as they are written: nothing of them is imported, so nothing of them can fail."""
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ class Module:
     path: Path
     name: str
     """`shop.db`, as it is imported."""
+    text: str
     tree: ast.Module
     imports: dict[str, str] = field(default_factory=dict)
     """What a name in it stands for: `{"make_engine": "sqlalchemy.ext.asyncio.create_async_engine"}`."""
@@ -79,28 +81,39 @@ class Module:
         return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
 
 
-def read_modules(root: Path, others: set[Path]) -> list[Module]:
-    """All that can be parsed, but for hidden folders, libraries and `others`."""
+def read_modules(root: Path) -> list[Module]:
+    """All that can be parsed; what cannot, Python could not import either."""
     found = []
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        if any(part in SKIPPED or part.startswith(".") for part in parts):
-            continue
-        if others & {path, *path.parents}:
-            continue
+    for path in python_files(root):
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found.append(Module(path, module_name(path, root), text, ast.parse(text)))
         except (SyntaxError, ValueError):
             continue
-        found.append(Module(path, module_name(path, root), tree))
     return found
+
+
+def python_files(root: Path) -> Iterator[Path]:
+    """Sorted, those of a folder before its subfolders; without hidden folders and libraries."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(
+            name for name in subfolders if name not in SKIPPED and not name.startswith(".")
+        )
+        yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
+
+
+def is_test_module(path: Path) -> bool:
+    """As pytest finds them."""
+    return (
+        path.name == "conftest.py" or path.stem.startswith("test_") or path.stem.endswith("_test")
+    )
 
 
 def module_name(path: Path, root: Path) -> str:
     """`src/shop/db.py` is `shop.db`, if `src` is where packages are, and none itself."""
     parts = list(path.relative_to(root).with_suffix("").parts)
     if parts[0] == "src" and not (root / "src" / "__init__.py").exists() and len(parts) > 2:
-        parts = parts[parts.index("src") + 1 :]
+        parts = parts[1:]
     if parts and parts[-1] == "__init__":
         parts.pop()
     return ".".join(parts)

@@ -3,15 +3,16 @@
 import ast
 import configparser
 import re
+import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testkit.adopt.fixtures import Function, advice_on, clients_in
 from testkit.adopt.pytest_settings import PytestSettings
 from testkit.adopt.settings import Settings, set_by_tests
-from testkit.adopt.source import Module, parameters, read_modules
+from testkit.adopt.source import Module, is_test_module, parameters, read_modules
 
 DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 HASHING = {"argon2", "bcrypt", "fastapi_users", "passlib", "pwdlib"}
@@ -24,10 +25,23 @@ class Named:
     module: str
     name: str
     attribute: str = ""
+    alias: str = ""
+    """Its name in the binding, where another one has its own."""
 
     @property
     def expression(self) -> str:
-        return f"{self.name}.{self.attribute}" if self.attribute else self.name
+        name = self.alias or self.name
+        return f"{name}.{self.attribute}" if self.attribute else name
+
+    @property
+    def imported(self) -> str:
+        return f"{self.name} as {self.alias}" if self.alias else self.name
+
+    def beside(self, others: Iterable["Named"]) -> "Named":
+        """Itself, with an alias if one of these has the same name and is something else."""
+        same = [each for each in others if each.name == self.name and each.module != self.module]
+        alias = f"{self.module}_{self.name}".replace(".", "_") if same else ""
+        return replace(self, alias=alias)
 
 
 @dataclass
@@ -63,18 +77,21 @@ class Survey:
 
 def look_at(root: Path) -> Survey:
     """Reads the project in this folder; nothing is imported, and nothing is written."""
-    settings = PytestSettings.of(root)
-    survey = Survey(root, settings)
-    folder = settings.tests_folder
-    alembic = _find_alembic(survey)
-    modules = read_modules(root, {root / folder, *alembic})
-    tests = read_modules(root, set()) if (root / folder).is_dir() else []
-    tests = [module for module in tests if (root / folder) in module.path.parents]
-    _Reader(survey, modules, tests).read()
+    survey = Survey(root, PytestSettings.of(root))
+    _find_alembic(survey)
+    tests_folder = root / survey.pytest.tests_folder
+    application, tests = [], []
+    for module in read_modules(root):
+        folders = module.path.parents
+        if is_test_module(module.path) or (tests_folder != root and tests_folder in folders):
+            tests.append(module)
+        elif survey.migrations not in folders:
+            application.append(module)
+    _Reader(survey, application, tests).read()
     return survey
 
 
-def _find_alembic(survey: Survey) -> set[Path]:
+def _find_alembic(survey: Survey) -> None:
     root = survey.root
     for path in (
         root / "alembic.ini",
@@ -86,8 +103,7 @@ def _find_alembic(survey: Survey) -> set[Path]:
             folder = Path(location.replace("%(here)s", str(path.parent)))
             survey.alembic = path
             survey.migrations = (root / folder).resolve()
-            return {survey.migrations}
-    return set()
+            return
 
 
 def _script_location(path: Path) -> str | None:
@@ -98,7 +114,10 @@ def _script_location(path: Path) -> str | None:
         found: str | None = tools.get("alembic", {}).get("script_location")
         return found
     parser = configparser.RawConfigParser()
-    parser.read(path, encoding="utf-8")
+    try:
+        parser.read(path, encoding="utf-8")
+    except configparser.Error as error:
+        sys.exit(f"{path.name} cannot be read, nor can Alembic read it: {error}")
     return parser.get("alembic", "script_location", fallback=None)
 
 
@@ -139,7 +158,7 @@ class _Reader:
             for path in sorted(survey.root.glob(pattern))
             if path.is_file()
         )
-        text += "\n".join(ast.unparse(module.tree) for module in self.modules)
+        text += "\n".join(module.text for module in self.modules)
         kinds = [kind for kind, driver in DRIVERS.items() if re.search(rf"\b{driver}\b", text)]
         if len(kinds) > 1:
             used = [kind for kind in kinds if re.search(rf"{kind}\+{DRIVERS[kind]}", text)]
@@ -221,17 +240,23 @@ class _Reader:
                     yield Named(module.name, name)
 
     def _find_sync_engines(self) -> None:
+        """Only those of the application itself, since importing a script may run it."""
+        survey = self.survey
+        package = survey.engine.module.partition(".")[0] if survey.engine else ""
         for module in self.modules:
             for name, value in module.values.items():
-                made = [
-                    call
-                    for call in module.calls("create_engine", within=value)
-                    if module.meaning(call.func).startswith(("sqlalchemy.", "sqlmodel."))
-                ]
-                asynchronous = list(module.calls("AsyncEngine", within=value))
-                if made and not asynchronous:
-                    self.survey.sync_engines.append(Named(module.name, name))
+                if not _makes_sync_engine(module, value):
+                    continue
+                if module.name.partition(".")[0] == package:
+                    named = Named(module.name, name)
+                    others = [*filter(None, [survey.engine]), *survey.sync_engines]
+                    survey.sync_engines.append(named.beside(others))
                     self._say("Sync engine", f"`{name}` of `{module.name}`")
+                else:
+                    survey.remarks.append(
+                        f"{self._shown(module.path, value)}: makes a sync engine. If tests reach it, add it to "
+                        "`sync_engines` in the binding."
+                    )
 
     # The tables
 
@@ -312,7 +337,8 @@ class _Reader:
         settings = Settings(self.modules, survey.database)
         settings.take_over(set_by_tests(self.tests) | survey.pytest.environment)
         for module, definition in settings.classes:
-            survey.settings.append(Named(module.name, definition.name))
+            named = Named(module.name, definition.name)
+            survey.settings.append(named.beside(survey.settings))
             self._say("Settings", f"`{definition.name}` of `{module.name}`")
         survey.variables = settings.variables
         if settings.made_up:
@@ -339,6 +365,15 @@ class _Reader:
             if module.path.name == "conftest.py":
                 for fixture in clients_in(module):
                     self.survey.clients.append((module.path, fixture))
+
+
+def _makes_sync_engine(module: Module, value: ast.expr) -> bool:
+    made = [
+        call
+        for call in module.calls("create_engine", within=value)
+        if module.meaning(call.func).startswith(("sqlalchemy.", "sqlmodel."))
+    ]
+    return bool(made) and not any(module.calls("AsyncEngine", within=value))
 
 
 def _attributes_with(definition: ast.ClassDef, call: ast.Call) -> Iterator[str]:

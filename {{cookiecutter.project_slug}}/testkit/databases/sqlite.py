@@ -211,8 +211,10 @@ def _note_connected(_connection: Any, entry: ConnectionPoolEntry) -> None:
 def _begin_outer(connection: Connection) -> None:
     """The outer transaction of `rollback` begins at once. Left to itself, the driver would begin it with the
     first write, and not before a savepoint."""
+    if not connection.get_execution_options().get("read_only"):
+        return
     driver: Any = connection.connection.driver_connection
-    if connection.get_execution_options().get("read_only") and not driver.in_transaction:
+    if not driver.in_transaction:
         await_only(driver.execute("BEGIN"))
 
 
