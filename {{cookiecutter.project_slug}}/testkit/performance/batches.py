@@ -2,8 +2,8 @@
 
 xdist sends six messages for every test, which takes about 0.5 ms of processor time in the worker and
 as much again in the controller. Here a worker writes what it has to say to a file, one `write` for a
-test, and sends a message only now and then: "read on". The controller's part of xdist gets the same
-events in the same order. What a worker has written survives its crash, so that no test is lost, run
+test, and sends a message only now and then: "read on"; or when it has hardly any tests left, as it would
+then wait for more. The controller's part of xdist gets the same events in the same order. What a worker has written survives its crash, so that no test is lost, run
 twice or blamed for the crash of another.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 INTERVAL = 0.05  # seconds between two messages
+RESERVE = 2  # tests that are left for a worker which need not ask for more
 SIZE = 4  # bytes that say how long what follows is
 INPUT = "testkit_batches"  # the file's name, in the worker's input
 
@@ -41,14 +42,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     path: str = getattr(session.config, "workerinput", {}).get(INPUT, "")
     for plugin in session.config.pluginmanager.get_plugins() if path else ():
         if type(plugin).__name__ == "WorkerInteractor":
-            plugin.sendevent = Sender(plugin.sendevent, path)
+            plugin.sendevent = Sender(plugin, path)
 
 
 class Sender:
     """Stands in for the `sendevent` of a worker."""
 
-    def __init__(self, send: Callable[..., None], path: str) -> None:
-        self._send = send
+    def __init__(self, worker: Any, path: str) -> None:
+        self._send: Callable[..., None] = worker.sendevent
+        self._tests_left: Any = worker.torun
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._events: list[Event] = []
         # xdist answers requests for tests in a thread of its own.
@@ -66,6 +68,12 @@ class Sender:
             # The report of a failure is shown at once, and may be what stops the run.
             if name == LAST or (name == "testreport" and kwargs["data"]["outcome"] == "failed"):
                 self._write()
+            if name == LAST and self._is_short_of_tests():
+                self._send(READ_ON)
+
+    def _is_short_of_tests(self) -> bool:
+        with self._tests_left.lock() as indices:
+            return len(indices) < RESERVE
 
     def _write(self) -> None:
         if not self._events:

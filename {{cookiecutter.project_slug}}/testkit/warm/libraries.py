@@ -1,5 +1,6 @@
 """Which modules are those of libraries, and whether they are still the ones on the disk."""
 
+import gc
 import importlib
 import sys
 import sysconfig
@@ -31,8 +32,9 @@ def imported() -> list[str]:
 
 
 def import_all(names: list[str]) -> str | None:
-    """Imports them. Returns the name of a module that has started a thread: nothing may be forked any
-    more."""
+    """Imports them, for good. Returns the name of a module that has started a thread: nothing may be forked
+    any more."""
+    gc.disable()  # as in `testkit.garbage`
     for name in names:
         # One that cannot be imported was made by other code, or wants something to have happened.
         with suppress(Exception):
@@ -40,6 +42,8 @@ def import_all(names: list[str]) -> str | None:
         if threading.active_count() > 1:
             return name
     leave_as_they_are()
+    gc.freeze()
+    gc.enable()
     return None
 
 

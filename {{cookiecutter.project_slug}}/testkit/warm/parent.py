@@ -6,7 +6,6 @@ package, the project's settings or the Python have changed. It also ends with it
 `watch` has said that it does so itself.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -175,7 +174,6 @@ def prepare(names: list[str]) -> libraries.State:
     if culprit is not None:  # what has threads cannot be forked
         arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
-    gc.freeze()
     return libraries.state(begun)
 
 

@@ -4,7 +4,6 @@ It has nothing of the process that has started it but its environment, and nothi
 when the other side of its socket, FILE, does.
 """
 
-import gc
 import json
 import os
 import signal
@@ -25,7 +24,6 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if libraries.import_all(json.loads(Path(sys.argv[2]).read_text())) is not None:
         return  # what has threads cannot be forked
-    gc.freeze()
     while True:
         try:
             request, streams = receive(connection)
