@@ -19,7 +19,7 @@ from testkit.warm.workers import are_forked
 
 VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 # Seconds until a worker has collected, where none was measured; of one that is forked, and one that is not.
-UNKNOWN_START = {True: 0.5, False: 2.0}
+UNKNOWN_START = {True: 0.35, False: 2.0}
 UNKNOWN_TEST = 0.01  # seconds, for tests that have never run
 UNKNOWN_MEMORY = 200 * 1024 * 1024  # bytes a worker
 MESSAGES = 0.0002  # seconds of the controller's processor for each test
