@@ -1,5 +1,6 @@
 """How soon there is an answer: one test in a fork of a process that holds the libraries, and workers."""
 
+import json
 import os
 import statistics
 import subprocess
@@ -8,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pexpect
+
 from benchmarks.report import Row
 
 ONE_TEST = ("-q", "tests/users/test_factories.py")
 ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+PAUSE = 3  # seconds from a verdict to the next change, in which testmon learns from the last one
 
 
 def measure(project: Path, rounds: int) -> list[Row]:
@@ -29,7 +33,13 @@ def measure(project: Path, rounds: int) -> list[Row]:
             ratio,
             "`python -m pytest`",
             0.28,
-        )
+        ),
+        Row(
+            "From saving a new test to the verdict of `make watch`",
+            statistics.median(after_saving(project, rounds)),
+            "s",
+            limit=0.4,
+        ),
     ]
     ways = {
         "one": (),
@@ -37,9 +47,19 @@ def measure(project: Path, rounds: int) -> list[Row]:
         "fork": ("-n", "2", "--workers=fork"),
     }
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    starts = []
     for _ in range(rounds + 1):
         for way, options in ways.items():
             taken[way].append(seconds(project, "pytest", "-q", "-m", "not slow", *options))
+        starts.append(worker_start(project))
+    rows.append(
+        Row(
+            "Two forked workers, until they have collected",
+            statistics.median(starts[1:]),
+            "s",
+            limit=0.35,
+        )
+    )
     for index, what, limit in ((0, "time", 0.95), (1, "time of processors", 1.25)):
         wall = {way: [both[index] for both in runs[1:]] for way, runs in taken.items()}
         for to, name, bound in (("one", "one process", limit), ("spawn", "spawned workers", None)):
@@ -64,6 +84,38 @@ def parent_of(project: Path) -> Iterator[None]:
         parent.stdout.readline()
         yield
         parent.communicate(b"q")
+
+
+def after_saving(project: Path, rounds: int) -> list[float]:
+    """Seconds, of all tests being watched in a terminal."""
+    test = project / "tests" / "test_saved.py"
+    found = []
+    watch = pexpect.spawn(
+        str(project / ".venv" / "bin" / "python"),
+        ["-m", "testkit.warm.watch"],
+        cwd=project,
+        env=ENVIRONMENT,
+        timeout=120,
+    )
+    watch.expect_exact("Keys: ")
+    for number in range(rounds + 1):
+        time.sleep(PAUSE)
+        begun = time.perf_counter()
+        test.write_text(f"def test_saved():\n    assert {number} >= 0\n")
+        watch.expect_exact("1 passed")
+        watch.expect_exact("Passed")
+        found.append(time.perf_counter() - begun)
+    watch.send("q")
+    watch.expect(pexpect.EOF)
+    test.unlink()
+    return found[1:]
+
+
+def worker_start(project: Path) -> float:
+    """Seconds in the last run from when the controller could start them until they had collected."""
+    lines = (project / ".performance" / "ledger.jsonl").read_text().splitlines()[1:]
+    runs = [line for line in map(json.loads, lines) if "test" not in line]
+    return float(runs[-1]["worker_start"])
 
 
 def seconds(project: Path, module: str, *options: str) -> tuple[float, float]:

@@ -158,6 +158,17 @@ def test_is_what_pytest_says(warm: Project, tmp_path: Path) -> None:
         assert found == expected, case
 
 
+@sqlite_first
+def test_nothing_has_changed_since_a_cold_run(warm: Project, tmp_path: Path) -> None:
+    """By testmon, which has all tests run when other packages are installed."""
+    arguments = ("-q", "--testmon", "tests/users/test_factories.py")
+    assert "2 passed" in pytest_of(warm, tmp_path, "pytest", *arguments)[1]
+
+    output = pytest_of(warm, tmp_path, "testkit.warm", *arguments)[1]
+
+    assert "2 deselected" in output
+
+
 def without_workers(run: Run) -> Run:
     lines = re.sub(r"\[gw\d\] \[.*?\]", "", run[1]).split("\n")
     return run[0], "\n".join(sorted(lines)), run[2]

@@ -42,6 +42,7 @@ def import_all(names: list[str]) -> str | None:
         if threading.active_count() > 1:
             return name
     leave_as_they_are()
+    remember_packages()
     gc.freeze()
     gc.enable()
     return None
@@ -59,6 +60,14 @@ def leave_as_they_are() -> None:
             module.__doc__ or ""
         ):
             module.__doc__ = f"{module.__doc__ or ''}\n\nPYTEST_DONT_REWRITE"
+
+
+def remember_packages() -> None:
+    """What testmon asks in every run, for 90 ms: what is installed. As long as this process lives, that stays."""
+    common = sys.modules.get("testmon.common")
+    if common is not None and hasattr(common, "get_system_packages_raw"):
+        packages = list(common.get_system_packages_raw())
+        common.get_system_packages_raw = lambda: packages  # type: ignore[attr-defined]
 
 
 def state(since: int) -> State:
