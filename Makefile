@@ -51,7 +51,7 @@ format: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Format the template's own cod
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes some minutes
+bench: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Measure what the README claims; takes an hour
 	$(RUN) python -m benchmarks
 
 release: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Say what a release would be (VERSION=1.2.0), or make it (GO=yes)

@@ -1,6 +1,6 @@
 """Measures what the README claims, and writes its table and its chart.
 
-    make bench                      # about twenty minutes
+    make bench                      # about an hour
     uv run python -m benchmarks --rounds 3 --only isolation
 
 A project for each database is generated and gets 20 more tables. Every figure is the median over several rounds, in

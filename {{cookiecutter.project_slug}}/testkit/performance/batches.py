@@ -2,9 +2,9 @@
 
 xdist sends six messages for every test, which takes about 0.5 ms of processor time in the worker and
 as much again in the controller. Here a worker writes what it has to say to a file, one `write` for a
-test, and sends a message only now and then: "read on"; or when it has hardly any tests left, as it would
-then wait for more. The controller's part of xdist gets the same events in the same order. What a worker has written survives its crash, so that no test is lost, run
-twice or blamed for the crash of another.
+test, and sends a message, "read on", only now and then, and when it is about to run out of tests: it would
+have to wait for more. The controller's part of xdist gets the same events in the same order. What a worker
+has written survives its crash, so that no test is lost, run twice or blamed for the crash of another.
 """
 
 import marshal
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 INTERVAL = 0.05  # seconds between two messages
-RESERVE = 2  # tests that are left for a worker which need not ask for more
+RESERVE = 2  # a worker with fewer tests than these has to say so
 SIZE = 4  # bytes that say how long what follows is
 INPUT = "testkit_batches"  # the file's name, in the worker's input
 
