@@ -42,7 +42,6 @@ def import_all(names: list[str]) -> str | None:
         if threading.active_count() > 1:
             return name
     leave_as_they_are()
-    remember_packages()
     gc.freeze()
     gc.enable()
     return None

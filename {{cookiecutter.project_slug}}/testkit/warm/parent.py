@@ -174,6 +174,7 @@ def prepare(names: list[str]) -> libraries.State:
     if culprit is not None:  # what has threads cannot be forked
         arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+    libraries.remember_packages()
     return libraries.state(begun)
 
 
