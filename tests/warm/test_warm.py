@@ -224,14 +224,17 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
 class TestStale:
     """What is not the same any more starts cold, and the parent ends."""
 
-    def test_settings(self, copy_of_each: Project, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("file", ["pyproject.toml", "testkit/warm/child.py"])
+    def test_settings_and_its_own_code(
+        self, copy_of_each: Project, tmp_path: Path, file: str
+    ) -> None:
         test = "import os\n\n\ndef test_parent():\n    print(os.getppid(), 'is the parent')\n"
         (copy_of_each.path / "tests" / "test_parent.py").write_text(test)
         with parent_of(copy_of_each, tmp_path) as parent:
             says = f"{parent.pid} is the parent"
             arguments = (copy_of_each, tmp_path, "testkit.warm", "-qs", "tests/test_parent.py")
             assert says in pytest_of(*arguments)[1]
-            (copy_of_each.path / "pyproject.toml").touch()
+            (copy_of_each.path / file).touch()
             status, output, errors = pytest_of(*arguments)
             assert (status, errors, says in output) == (0, "", False)
             assert parent.wait(5) == 0
@@ -297,7 +300,21 @@ class Watch:
 
 @pytest.fixture
 def watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
-    watch = Watch(copy_of_each, tmp_path, "tests/users", "tests/products")
+    """Of a few tests."""
+    with watching(copy_of_each, tmp_path, "tests/services") as watch:
+        yield watch
+
+
+@pytest.fixture
+def wide_watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
+    """Of tests that a change affects in part."""
+    with watching(copy_of_each, tmp_path, "tests/users", "tests/products") as watch:
+        yield watch
+
+
+@contextmanager
+def watching(project: Project, folder: Path, *arguments: str) -> Iterator[Watch]:
+    watch = Watch(project, folder, *arguments)
     watch.expect("the start", "passed", "Passed")
     yield watch
     if watch.child.isalive():
@@ -305,10 +322,11 @@ def watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
         watch.child.expect(pexpect.EOF)
         watch.child.wait()
         assert watch.child.exitstatus == 0
-    wait_until(lambda: processes_in(copy_of_each) == {}, 10)
+    wait_until(lambda: processes_in(project) == {}, 10)
 
 
-def test_a_change_runs_what_it_affects(watch: Watch) -> None:
+def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
+    watch = wide_watch
     test = watch.project.path / "tests" / "products" / "test_new.py"
     test.write_text("def test_new():\n    assert 1 + 1 == 3\n")
     assert "1 failed" in watch.expect("test_new.py saved", "assert (1 + 1) == 3", "Failed")
@@ -322,7 +340,8 @@ def test_a_change_runs_what_it_affects(watch: Watch) -> None:
     assert "tests/users" not in shown
 
 
-def test_keys(watch: Watch) -> None:
+def test_keys(wide_watch: Watch) -> None:
+    watch = wide_watch
     watch.press("\x1a")  # Ctrl-Z would leave a shell that waits forever
     watch.press("a")
     assert "passed" in watch.expect("all tests", "Passed")
@@ -351,7 +370,7 @@ def test_keys(watch: Watch) -> None:
 
 @sqlite_first
 def test_debugger_and_interruption(watch: Watch) -> None:
-    test = watch.project.path / "tests" / "users" / "test_new.py"
+    test = watch.project.path / "tests" / "services" / "test_new.py"
     test.write_text("def test_new():\n    value = 41\n    breakpoint()\n    assert value == 42\n")
     watch.child.expect_exact("(Pdb)")
     watch.child.sendline("value = 42")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Project, sqlite_first
 from tests.servers import wait_until
-from tests.warm.test_warm import processes_in, run_module
+from tests.warm.test_warm import parent_of, processes_in, run_module
 
 # What the controller has, and its workers must not.
 CONFTEST = """
@@ -47,7 +47,7 @@ from pathlib import Path
 def test_state(worker_id):
     state = {
         "arguments": sys.argv,
-        "path": sys.path,
+        "path": list(dict.fromkeys(sys.path)),
         "flags": list(sys.flags),
         "directory": str(Path.cwd()),
         "variables": {k: v for k, v in os.environ.items() if k not in CHANGING},
@@ -79,15 +79,21 @@ def test_nothing_of_the_controller_leaks(copy_of_each: Project) -> None:
     conftest.write_text(conftest.read_text() + CONFTEST)
     (copy_of_each.path / "tests" / "test_state.py").write_text(STATE)
     states = {}
-    for mode, how in (("spawn", "spawn"), ("fork", "fork"), ("early", "fork")):
+    for mode, how, is_cold in (
+        ("spawn", "spawn", True),
+        ("fork", "fork", True),
+        ("early", "fork", True),
+        ("warm", "fork", False),
+    ):
         options = ("-n", "1", f"--workers={how}", "tests/test_state.py")
-        copy_of_each.pytest(*options, cold=True, MODE=mode)
+        copy_of_each.pytest(*options, cold=is_cold, MODE=mode)
         states[mode] = json.loads(copy_of_each.read(f"state-{mode}.json"))
 
     assert states["fork"] == states["spawn"]
-    assert states["early"].pop("variables").pop("OF_THE_CONTROLLER") == "is inherited"
+    for mode in ("early", "warm"):
+        assert states[mode].pop("variables").pop("OF_THE_CONTROLLER") == "is inherited"
     states["spawn"].pop("variables")
-    assert states["early"] == states["spawn"]
+    assert states["early"] == states["warm"] == states["spawn"]
     assert "of_the_controller" not in states["fork"]["modules"]
 
 
@@ -129,14 +135,42 @@ def test_crash_of_a_worker(project: Project, dist: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_ends_with_the_controller(project: Project, tmp_path: Path, number: int) -> None:
-    (project.path / "tests" / "test_crash.py").write_text(CRASH)
-    options = ("-n", "2", "--workers=fork", "tests/test_crash.py", "-k", "waits")
-    with run_module(project, tmp_path, "pytest", *options) as controller:
-        wait_until(lambda: len(processes_in(project)) == 4, 20)  # with the zygote
-        if number == signal.SIGINT:
-            controller.send_signal(number)
-            assert "KeyboardInterrupt" in controller.communicate(timeout=20)[0]
-        else:
-            controller.kill()
-    wait_until(lambda: processes_in(project) == {}, 10)
+class TestEnd:
+    """Nobody survives the run."""
+
+    def test_cold(self, project: Project, tmp_path: Path, number: signal.Signals) -> None:
+        # The controller, the process that is forked, and the workers.
+        self.end(project, tmp_path, "pytest", number, ["", "zygote", "zygote", "zygote"])
+        wait_until(lambda: processes_in(project) == {}, 10)
+
+    def test_warm(self, project: Project, tmp_path: Path, number: signal.Signals) -> None:
+        with parent_of(project, tmp_path):
+            # The client, the parent, the run, and the workers, which the parent lends.
+            self.end(project, tmp_path, "testkit.warm", number, ["", *["parent"] * 4])
+            wait_until(lambda: len(processes_in(project)) == 1, 10)
+
+    def end(
+        self,
+        project: Project,
+        folder: Path,
+        module: str,
+        number: signal.Signals,
+        expected: list[str],
+    ) -> None:
+        (project.path / "tests" / "test_crash.py").write_text(CRASH)
+        options = ("-n", "2", "--workers=fork", "tests/test_crash.py", "-k", "waits")
+        with run_module(project, folder, module, *options) as controller:
+            wait_until(lambda: len(processes_in(project)) == len(expected), 20)
+            assert kinds(project) == expected
+            if number == signal.SIGINT:
+                controller.send_signal(number)
+                assert "KeyboardInterrupt" in controller.communicate(timeout=20)[0]
+            else:
+                controller.kill()
+
+
+def kinds(project: Project) -> list[str]:
+    """What has forked each of its processes, sorted; nothing for one that has been started."""
+    forked = re.compile(r"testkit\.warm\.(zygote|parent)")
+    found = map(forked.search, processes_in(project).values())
+    return sorted(match[1] if match else "" for match in found)

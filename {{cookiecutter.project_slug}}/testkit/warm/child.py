@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from contextlib import suppress
 from typing import Any
 
@@ -25,10 +26,26 @@ def take_over(request: Request, streams: list[int]) -> None:
     assert isinstance(environment, dict)
     os.environ.clear()
     os.environ.update(environment)
+    os.umask(int(str(request["umask"])))
     os.chdir(str(request["directory"]))
+    sys.path[0] = str(request["directory"])
     for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
         del sys.modules[name]
     importlib.invalidate_caches()
+
+
+def become_worker(request: Request, streams: list[int]) -> None:
+    """One of xdist's: what execnet has a new interpreter do, which reads its program from its input."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    take_over(request, streams)
+    sys.argv = ["-c"]
+    sys.modules["__main__"] = module = types.ModuleType("__main__")
+    with open(STREAMS[0], closefd=False) as program:
+        line = program.readline()
+    try:
+        exec(eval(line), vars(module))  # noqa: S102, S307
+    finally:
+        leave_at_once(0)
 
 
 def leave_at_once(status: Any) -> None:

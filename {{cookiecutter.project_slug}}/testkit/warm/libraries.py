@@ -5,12 +5,14 @@ import importlib
 import sys
 import sysconfig
 import threading
+import warnings
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 # Read by pytest, or by what installs packages.
 FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
+OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # what speaks with the runs
 DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 
 State = dict[str, tuple[int, int] | None]
@@ -35,12 +37,13 @@ def import_all(names: list[str]) -> str | None:
     """Imports them, for good. Returns the name of a module that has started a thread: nothing may be forked
     any more."""
     gc.disable()  # as in `testkit.garbage`
-    for name in names:
-        # One that cannot be imported was made by other code, or wants something to have happened.
-        with suppress(Exception):
-            importlib.import_module(name)
-        if threading.active_count() > 1:
-            return name
+    with warnings.catch_warnings():  # pytest, too, undoes the filters that they set
+        for name in names:
+            # One that cannot be imported was made by other code, or wants something to have happened.
+            with suppress(Exception):
+                importlib.import_module(name)
+            if threading.active_count() > 1:
+                return name
     leave_as_they_are()
     gc.freeze()
     gc.enable()
@@ -75,7 +78,7 @@ def state(since: int) -> State:
     Imports have begun at `since` (in ns): what was written later may be older in this process.
     """
     files = {getattr(sys.modules[name], "__file__", None) or "" for name in imported()}
-    found = {file: look(file) for file in (*files, *DIRECTORIES, *FILES, sys.executable)}
+    found = {file: look(file) for file in (*files, *OWN, *DIRECTORIES, *FILES, sys.executable)}
     return {file: None if seen and seen[0] > since else seen for file, seen in found.items()}
 
 

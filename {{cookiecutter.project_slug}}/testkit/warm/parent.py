@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from testkit.warm import libraries
-from testkit.warm.child import close, leave_at_once, take_over
-from testkit.warm.protocol import STREAMS, address, circumstances, kill, receive
+from testkit.warm.child import become_worker, close, leave_at_once, take_over
+from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, kill, receive
 
 PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
 LIFELINE = STREAMS[0]
@@ -86,6 +86,8 @@ class Parent:
         except (OSError, ValueError):
             connection.close()
             return None
+        if "run" in request:
+            return self.lend(connection, request, streams)
         reason = libraries.changed(self.state)
         self.is_stale |= reason is not None
         if request["circumstances"] != circumstances():
@@ -95,23 +97,42 @@ class Parent:
             close(connection.detach(), *streams)
             return None
         report = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the run
-        pid = os.fork()
+        pid = self.fork(connection, streams)
         if pid == 0:
-            self.leave()
-            connection.close()
             return request | {"streams": streams, "report": report}
-        with suppress(OSError):  # the child does it too: whoever comes first
-            os.setpgid(pid, pid)
-        close(*streams)
         run = Run(pid, connection, report)
         self.runs[pid] = run
         self.selector.register(connection, selectors.EVENT_READ, run)
         say(connection, pid=pid)
         return None
 
+    def lend(
+        self, connection: socket.socket, request: dict[str, Any], streams: list[int]
+    ) -> dict[str, Any] | None:
+        """A worker for one of the runs, as `zygote` has them, in the same group of processes."""
+        if request["run"] not in self.runs:
+            close(connection.detach(), *streams)
+            return None
+        pid = self.fork(connection, streams, request["run"])
+        if pid == 0:
+            return request | {"streams": streams}
+        with connection, suppress(OSError):
+            connection.sendall(pid.to_bytes(PID_BYTES))
+        return None
+
+    def fork(self, connection: socket.socket, streams: list[int], group: int = 0) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self.leave()
+            connection.close()
+        with suppress(OSError):  # both of them do it: whoever comes first
+            os.setpgid(pid, group)
+        if pid != 0:
+            close(*streams)
+        return pid
+
     def leave(self) -> None:
         """In a child: forgets what is the parent's."""
-        os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.selector.close()  # and no more: it is the parent's too
@@ -137,10 +158,15 @@ class Parent:
             run.deadline = time.monotonic() + PATIENCE
 
     def reap(self) -> None:
-        while self.runs:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
+            if pid not in self.runs:  # a worker, after which its run looks
+                continue
             run = self.runs.pop(pid)
             say(run.connection, status=status)
             if run.deadline is None:
@@ -181,8 +207,9 @@ def prepare(names: list[str]) -> libraries.State:
 def become(request: dict[str, Any]) -> None:
     """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
     take_over(request, request["streams"])
-    os.umask(request["umask"])
-    sys.path[0] = request["directory"]
+    xdist = sys.modules.get("xdist.plugin")
+    if xdist is not None:  # which has kept the path of the parent for the workers
+        xdist._sys_path[:] = sys.path
     sys.argv = ["pytest", *request["arguments"]]
     try:
         runpy.run_module("pytest", run_name="__main__", alter_sys=True)
@@ -244,7 +271,9 @@ def main() -> None:
         parent = Parent(listener, state)
         print("ready", flush=True)
         request = parent.serve()
-        if request is not None:
+        if request is not None and "run" in request:
+            become_worker(request, request["streams"])
+        elif request is not None:
             become(request)
         Path(path).unlink(missing_ok=True)
 

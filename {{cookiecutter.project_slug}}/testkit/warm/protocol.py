@@ -3,6 +3,8 @@
 The request is one JSON object with its length in front, together with the three standard streams; then each
 byte is the number of a signal for the run. The answers are lines of JSON: the `pid` of the run, at its end
 its `status` as `os.waitpid` has it; or `cold`, why it has to start as always.
+
+In the same way a run (its id is `run`) asks for a worker, whose id is the answer; nothing is, if it gets none.
 """
 
 import json
@@ -14,6 +16,7 @@ from contextlib import suppress
 
 # Whoever asks has to be quick: without `pathlib`, `tempfile` and `typing` it starts in half of the time.
 HEAD = 4  # bytes that say how long the request is
+PID_BYTES = 8  # the answer to who wants a worker
 STREAMS = (0, 1, 2)
 # What these say is read when Python or a library starts.
 EARLY = ("PYTHON", "LD_", "DYLD_", "COVERAGE_", "OTEL_", "PYDANTIC_", "SQLALCHEMY_")
@@ -58,16 +61,7 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
 
     Returns its exit status, negative for a signal, or `None` if it has to start cold.
     """
-    umask = os.umask(0)
-    os.umask(umask)
-    wanted = {
-        "arguments": arguments,
-        "directory": os.getcwd(),
-        "environment": dict(os.environ),
-        "umask": umask,
-        "circumstances": circumstances(),
-        "is_deaf": ignores_interrupts(),
-    }
+    wanted = this_process() | {"arguments": arguments, "circumstances": circumstances()}
     try:
         send(connection, wanted)
     except OSError:
@@ -105,6 +99,18 @@ def request(connection: socket.socket, arguments: list[str]) -> int | None:
         return None
     kill(pid, signal.SIGKILL)
     return KILLED
+
+
+def this_process() -> Request:
+    """What a child has to take over."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": umask,
+        "is_deaf": ignores_interrupts(),
+    }
 
 
 def ignores_interrupts() -> bool:

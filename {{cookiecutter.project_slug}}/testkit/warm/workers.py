@@ -1,14 +1,16 @@
 """Workers of xdist that are forked, a pytest plugin: each is ready a second earlier.
 
 Not from the controller, whose state they would have, but from a process that has imported the same
-libraries and nothing else (`zygote`). It begins with that while the controller still looks for its plugins,
-if the last run had workers too.
+libraries and nothing else: from `parent`, if it has forked this run as well, or from one of our own
+(`zygote`). That begins with its imports while the controller still looks for its plugins, if the last run
+had workers too.
 """
 
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -22,12 +24,13 @@ import pytest
 
 from testkit.warm import libraries
 from testkit.warm.child import close
-from testkit.warm.protocol import Request, ignores_interrupts, send
+from testkit.warm.protocol import PID_BYTES, Request, address, connect, send, this_process
 
 LIBRARIES = ".performance/libraries.json"
 LOOK_INTERVAL = 0.005  # seconds, while a worker ends
-ZYGOTE = pytest.StashKey["Zygote"]()
+SOURCE = pytest.StashKey["Parent | Zygote"]()
 HAD_WORKERS = pytest.StashKey[bool]()
+CREDENTIALS = struct.Struct("3i")  # of a process: its id, and those of its user and group
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -44,8 +47,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     wanted = getattr(config.known_args_namespace, "numprocesses", None)
     # Options are not known yet; whoever is started in vain is ended again.
     is_refused = any("spawn" in argument for argument in config.invocation_params.args)
-    if wanted and not is_refused and file.exists() and may_fork():
-        config.stash[ZYGOTE] = Zygote(file)
+    if wanted and not is_refused and may_fork():
+        source = parent_of_this_run() or (Zygote(file) if file.exists() else None)
+        if source is not None:
+            config.stash[SOURCE] = source
 
 
 def are_forked(config: pytest.Config) -> bool:
@@ -67,19 +72,20 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     if not are_forked(config):
         return
     file = config.rootpath / LIBRARIES
-    if ZYGOTE not in config.stash:
+    if SOURCE not in config.stash:
         if not note_libraries(file):
             return
-        config.stash[ZYGOTE] = Zygote(file)
+        config.stash[SOURCE] = Zygote(file)
     config.stash[HAD_WORKERS] = True
     nodes: Any = config.pluginmanager.get_plugin("dsession")
     group = nodes.nodemanager.group
-    group.makegateway = partial(make_gateway, group, group.makegateway, config.stash[ZYGOTE])
+    group.makegateway = partial(make_gateway, group, group.makegateway, config.stash[SOURCE])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if ZYGOTE in config.stash:
-        config.stash[ZYGOTE].end()
+    source = config.stash.get(SOURCE, None)
+    if isinstance(source, Zygote):
+        source.end()
         file = config.rootpath / LIBRARIES
         if HAD_WORKERS in config.stash:
             note_libraries(file)
@@ -99,12 +105,14 @@ def note_libraries(file: Path) -> bool:
     return True
 
 
-def make_gateway(group: Any, start: Callable[[Any], Any], zygote: "Zygote", spec: Any) -> Any:
+def make_gateway(
+    group: Any, start: Callable[[Any], Any], source: "Parent | Zygote", spec: Any
+) -> Any:
     """What `execnet.Group.makegateway` does, with a fork where it would start a program."""
     from execnet.gateway_bootstrap import bootstrap
 
     is_plain = spec.popen and not (spec.via or spec.python or spec.chdir or spec.nice or spec.env)
-    io = zygote.fork(group.execmodel) if is_plain else None
+    io = fork(source, group.execmodel) if is_plain else None
     if io is None:
         return start(spec)
     gateway = bootstrap(io, spec)
@@ -113,8 +121,37 @@ def make_gateway(group: Any, start: Callable[[Any], Any], zygote: "Zygote", spec
     return gateway
 
 
+def fork(source: "Parent | Zygote", execmodel: Any) -> Any:
+    """A worker, as execnet speaks to it; `None` if there cannot be one."""
+    from execnet.gateway_base import Popen2IO
+
+    class Fork(Popen2IO):
+        """Stands in for `execnet.gateway_io.Popen2IOMaster`."""
+
+        def wait(self) -> None:
+            """It is not a child of this process, so `os.waitpid` knows nothing of it."""
+            while signal_to(pid, 0):
+                time.sleep(LOOK_INTERVAL)
+
+        def kill(self) -> None:
+            signal_to(pid, signal.SIGKILL)
+
+    theirs_in, ours_out = os.pipe()
+    ours_in, theirs_out = os.pipe()
+    try:
+        answer = source.ask(this_process(), (theirs_in, theirs_out, 2))
+    except OSError:
+        answer = b""
+    close(theirs_in, theirs_out)
+    if not answer:
+        close(ours_in, ours_out)
+        return None
+    pid = int.from_bytes(answer)
+    return Fork(os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb"), execmodel)
+
+
 class Zygote:
-    """The process that is forked."""
+    """A process of this run, which is forked for its workers."""
 
     def __init__(self, file: Path) -> None:
         self.connection, there = socket.socketpair()
@@ -126,43 +163,39 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
             )
 
-    def fork(self, execmodel: Any) -> Any:
-        """A child, as execnet speaks to it; `None` if there cannot be one."""
-        from execnet.gateway_base import Popen2IO
-
-        class Fork(Popen2IO):
-            """Stands in for `execnet.gateway_io.Popen2IOMaster`."""
-
-            def wait(self) -> None:
-                """It is not a child of this process, so `os.waitpid` knows nothing of it."""
-                while signal_to(pid, 0):
-                    time.sleep(LOOK_INTERVAL)
-
-            def kill(self) -> None:
-                signal_to(pid, signal.SIGKILL)
-
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        wanted: Request = {
-            "environment": dict(os.environ),
-            "directory": str(Path.cwd()),
-            "is_deaf": ignores_interrupts(),
-        }
-        try:
-            send(self.connection, wanted, (theirs_in, theirs_out, 2))
-            answer = self.connection.recv(8)
-        except OSError:
-            answer = b""
-        close(theirs_in, theirs_out)
-        if not answer:
-            close(ours_in, ours_out)
-            return None
-        pid = int.from_bytes(answer)
-        return Fork(os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb"), execmodel)
+    def ask(self, wanted: Request, streams: tuple[int, int, int]) -> bytes:
+        send(self.connection, wanted, streams)
+        return self.connection.recv(PID_BYTES)
 
     def end(self) -> None:
         self.connection.close()
         self.process.wait()
+
+
+class Parent:
+    """The process that this run was forked from, which has all of the libraries."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ask(self, wanted: Request, streams: tuple[int, int, int]) -> bytes:
+        connection = connect(self.address)
+        if connection is None:
+            return b""
+        with connection:
+            send(connection, wanted | {"run": os.getpid()}, streams)
+            return connection.recv(PID_BYTES)
+
+
+def parent_of_this_run() -> Parent | None:
+    """Who listens for runs of this directory, if it has forked this one."""
+    path = address()
+    connection = connect(path) if path else None
+    if path is None or connection is None:
+        return None
+    with connection:
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return Parent(path) if CREDENTIALS.unpack(peer)[0] == os.getppid() else None
 
 
 def signal_to(pid: int, number: int) -> bool:

@@ -9,12 +9,11 @@ import os
 import signal
 import socket
 import sys
-import types
 from pathlib import Path
 
 from testkit.warm import libraries
-from testkit.warm.child import close, leave_at_once, take_over
-from testkit.warm.protocol import STREAMS, Request, receive
+from testkit.warm.child import become_worker, close
+from testkit.warm.protocol import PID_BYTES, receive
 
 
 def main() -> None:
@@ -34,21 +33,7 @@ def main() -> None:
             connection.close()
             become_worker(request, streams)
         close(*streams)
-        connection.sendall(pid.to_bytes(8))
-
-
-def become_worker(request: Request, streams: list[int]) -> None:
-    """In a child: what execnet has a new interpreter do, which reads its program from its input."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    take_over(request, streams)
-    sys.argv = ["-c"]
-    sys.modules["__main__"] = module = types.ModuleType("__main__")
-    with open(STREAMS[0], closefd=False) as program:
-        line = program.readline()
-    try:
-        exec(eval(line), vars(module))  # noqa: S102, S307
-    finally:
-        leave_at_once(0)
+        connection.sendall(pid.to_bytes(PID_BYTES))
 
 
 if __name__ == "__main__":
