@@ -103,6 +103,34 @@ class TestWorkerDatabase:
         assert databases(own, "main") == []
 
 
+BESIDE_ANOTHER_WORKER = """
+import pytest
+from sqlalchemy import make_url
+from testkit.databases.postgresql.connect import connect
+from tests.isolation.test_postgresql import TestUndone as Undone
+
+
+@pytest.fixture
+async def another(worker_database):
+    connection = await connect(make_url(worker_database.url).set(database="postgres"))
+    await connection.execute("SELECT pg_advisory_lock(42)")
+    yield
+    await connection.close()
+
+
+@pytest.mark.usefixtures("another")
+class TestBesideAnother(Undone):
+    pass
+"""
+
+
+def test_the_shipped_tests_do_not_see_another_worker(project: Project) -> None:
+    """Some of the server's tables list what is in all of its databases."""
+    (project.path / "tests" / "test_beside.py").write_text(BESIDE_ANOTHER_WORKER)
+
+    project.pytest("tests/test_beside.py")
+
+
 LOCKS = """
 import pytest
 from app.database import sessionmaker

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from opentelemetry.metrics import CallbackOptions
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
-from sqlalchemy import Engine, QueuePool, event, text
+from sqlalchemy import Engine, NullPool, QueuePool, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -116,12 +116,14 @@ async def test_calls_of_other_services(spans: list[ReadableSpan]) -> None:
 
 
 def test_connections() -> None:
-    class Engine:
-        pool = QueuePool(lambda: None)  # type: ignore[arg-type]
+    class Bound:
+        def __init__(self, pool: type[NullPool | QueuePool]) -> None:
+            self.pool = pool(lambda: None)  # type: ignore[arg-type]
 
-    assert not list(telemetry.observe_pool(CallbackOptions()))  # the tests have no such pool
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sessionmaker.kw, "bind", Engine)
+        patch.setitem(sessionmaker.kw, "bind", Bound(NullPool))
+        assert not list(telemetry.observe_pool(CallbackOptions()))  # as in most tests
+        patch.setitem(sessionmaker.kw, "bind", Bound(QueuePool))
         counted = list(telemetry.observe_pool(CallbackOptions()))
 
     assert [observation.value for observation in counted] == [0, 0]
