@@ -137,10 +137,12 @@ sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
 async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[None]:
     """Binds the sessions of this process to the database, until the end."""
     engine = create_engine(url, **engine_options(settings))
+    before = sessionmaker.kw.get("bind")
     sessionmaker.configure(bind=engine)
     try:
         yield
     finally:
+        sessionmaker.configure(bind=before)
         await engine.dispose()
 
 

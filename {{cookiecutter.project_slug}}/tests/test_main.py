@@ -24,11 +24,13 @@ def test_overrides_end_with_the_test(app: FastAPI, run: int) -> None:
 async def test_lifespan(tmp_path: Path) -> None:
     url = Settings().database_url
     app = create_app(Settings())
+    before = sessionmaker.kw.get("bind")
 
     async with app.router.lifespan_context(app):
         assert sessionmaker.kw["bind"].url.render_as_string(hide_password=False) == url
         assert not app.state.http_client.is_closed
 
+    assert sessionmaker.kw["bind"] is before
     assert app.state.http_client.is_closed
     assert isinstance(app.state.http_client, httpx2.AsyncClient)
 
