@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,82 +15,62 @@ import pexpect
 from benchmarks.report import Row
 
 ONE_TEST = ("-q", "tests/users/test_factories.py")
+SHIPPED = ("-q", "-m", "not slow")
 ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
 PAUSE = 3  # seconds from a verdict to the next change, in which testmon learns from the last one
 
 
 def measure(project: Path, rounds: int) -> list[Row]:
-    cold, warm = [], []
-    with parent_of(project):
+    with watching(project) as watch:
+        cold, warm = [], []
         for _ in range(2 * rounds + 1):
             cold.append(seconds(project, "pytest", *ONE_TEST)[0])
             warm.append(seconds(project, "testkit.warm", *ONE_TEST)[0])
-    ratio = statistics.median(w / c for w, c in zip(warm[1:], cold[1:], strict=True))
-    rows = [
-        Row(
-            "Two tests, `python -m testkit.warm`",
-            statistics.median(warm[1:]),
-            "s",
-            ratio,
-            "`python -m pytest`",
-            0.28,
-        ),
-        Row(
-            "From saving a new test to the verdict of `make watch`",
-            statistics.median(after_saving(project, rounds)),
-            "s",
-            limit=0.4,
-        ),
+        ratio = statistics.median(w / c for w, c in zip(warm[1:], cold[1:], strict=True))
+        median = statistics.median(warm[1:])
+        name = "Two tests, `python -m testkit.warm`"
+        rows = [Row(name, median, "s", ratio, "`python -m pytest`", 0.28)]
+        name = "From saving a new test to the verdict of `make watch`"
+        saved = after_saving(watch, project, rounds)
+        rows.append(Row(name, statistics.median(saved), "s", limit=0.4))
+        rows += workers(project, rounds, "testkit.warm")
+    few, ready, starts = [], [], []
+    for _ in range(rounds + 1):
+        few.append(from_fork(project, "-q", "tests/users"))
+        ready.append(from_fork(project, *SHIPPED))
+        starts.append(worker_start(project))
+    name = "A forked worker, from its fork until it has collected"
+    rows += [
+        Row(f"{name} `tests/users`", statistics.median(few[1:]), "s", limit=0.35),
+        Row(f"{name} the shipped tests", statistics.median(ready[1:]), "s"),
     ]
-    ways = {
-        "one": (),
-        "spawn": ("-n", "2", "--workers=spawn"),
-        "fork": ("-n", "2", "--workers=fork"),
-    }
+    name = "Two of them, with the process that they are forked from"
+    rows.append(Row(name, statistics.median(starts[1:]), "s"))
+    return rows + workers(project, rounds, "pytest", spawn=("-n", "2", "--workers=spawn"))
+
+
+def workers(project: Path, rounds: int, module: str, **others: tuple[str, ...]) -> list[Row]:
+    """Two of them, beside one process and in `others` ways."""
+    ways = {"one": (), "fork": ("-n", "2", "--workers=fork"), **others}
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    starts = []
     for _ in range(rounds + 1):
         for way, options in ways.items():
-            taken[way].append(seconds(project, "pytest", "-q", "-m", "not slow", *options))
-        starts.append(worker_start(project))
-    rows.append(
-        Row(
-            "Two forked workers, until they have collected",
-            statistics.median(starts[1:]),
-            "s",
-            limit=0.35,
-        )
-    )
+            taken[way].append(seconds(project, module, *SHIPPED, *options))
+    rows = []
+    names = {"one": "one process", "spawn": "spawned workers"}
     for index, what, limit in ((0, "time", 0.95), (1, "time of processors", 1.25)):
-        wall = {way: [both[index] for both in runs[1:]] for way, runs in taken.items()}
-        for to, name, bound in (("one", "one process", limit), ("spawn", "spawned workers", None)):
-            ratio = statistics.median(a / b for a, b in zip(wall["fork"], wall[to], strict=True))
-            value = statistics.median(wall["fork"])
-            rows.append(
-                Row(f"The shipped tests, `-n 2`, forked: {what}", value, "s", ratio, name, bound)
-            )
+        of = {way: [both[index] for both in runs[1:]] for way, runs in taken.items()}
+        name = f"The shipped tests, `python -m {module} -n 2`: {what}"
+        for to in [way for way in ways if way != "fork"]:
+            ratio = statistics.median(a / b for a, b in zip(of["fork"], of[to], strict=True))
+            bound = limit if to == "one" else None
+            rows.append(Row(name, statistics.median(of["fork"]), "s", ratio, names[to], bound))
     return rows
 
 
 @contextmanager
-def parent_of(project: Path) -> Iterator[None]:
-    with subprocess.Popen(
-        [project / ".venv" / "bin" / "python", "-m", "testkit.warm.parent"],
-        cwd=project,
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as parent:
-        assert parent.stdout
-        parent.stdout.readline()
-        yield
-        parent.communicate(b"q")
-
-
-def after_saving(project: Path, rounds: int) -> list[float]:
-    """Seconds, of all tests being watched in a terminal."""
-    test = project / "tests" / "test_saved.py"
-    found = []
+def watching(project: Path) -> Iterator[pexpect.spawn]:
+    """`make watch` in a terminal, from which single runs are forked, and which keeps the server."""
     watch = pexpect.spawn(
         str(project / ".venv" / "bin" / "python"),
         ["-m", "testkit.warm.watch"],
@@ -98,6 +79,17 @@ def after_saving(project: Path, rounds: int) -> list[float]:
         timeout=120,
     )
     watch.expect_exact("Keys: ")
+    time.sleep(PAUSE)
+    yield watch
+    watch.send("q")
+    watch.expect(pexpect.EOF)
+    watch.wait()
+
+
+def after_saving(watch: pexpect.spawn, project: Path, rounds: int) -> list[float]:
+    """Seconds, of all tests being watched."""
+    test = project / "tests" / "test_saved.py"
+    found = []
     for number in range(rounds + 1):
         time.sleep(PAUSE)
         begun = time.perf_counter()
@@ -105,10 +97,20 @@ def after_saving(project: Path, rounds: int) -> list[float]:
         watch.expect_exact("1 passed")
         watch.expect_exact("Passed")
         found.append(time.perf_counter() - begun)
-    watch.send("q")
-    watch.expect(pexpect.EOF)
     test.unlink()
+    watch.expect_exact("Keys: ")
+    time.sleep(PAUSE)
     return found[1:]
+
+
+def from_fork(project: Path, *selection: str) -> float:
+    """Seconds that a worker takes until it has collected, one beside another."""
+    file = project / ".performance" / "ready.txt"
+    file.unlink(missing_ok=True)
+    options = ("-n", "2", "--workers=fork", "-p", "worker_ready")
+    plugins = str(Path(__file__).with_name("plugins"))
+    seconds(project, "pytest", *selection, *options, PYTHONPATH=plugins, READY=str(file))
+    return statistics.median(map(float, file.read_text().split()))
 
 
 def worker_start(project: Path) -> float:
@@ -118,18 +120,21 @@ def worker_start(project: Path) -> float:
     return float(runs[-1]["worker_start"])
 
 
-def seconds(project: Path, module: str, *options: str) -> tuple[float, float]:
+def seconds(project: Path, module: str, *options: str, **environment: str) -> tuple[float, float]:
     """Of a run: by the clock, and of all processors."""
     python = project / ".venv" / "bin" / "python"
     begun, cpu = time.perf_counter(), busy()
-    subprocess.run(
+    done = subprocess.run(
         [python, "-m", module, *options],
         cwd=project,
-        env=ENVIRONMENT,
-        check=True,
-        stdout=subprocess.DEVNULL,
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    return time.perf_counter() - begun, busy() - cpu
+    taken = time.perf_counter() - begun, busy() - cpu
+    if done.returncode:
+        sys.exit(f"python -m {module} {' '.join(options)} has failed:\n{done.stdout[-4000:]}")
+    return taken
 
 
 def busy() -> float:
