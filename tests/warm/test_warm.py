@@ -2,7 +2,9 @@
 
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -191,6 +193,37 @@ class TestSignals:
             output = client.communicate(timeout=10)[0]
 
         assert client.returncode == status, output
+
+    def test_come_to_a_run_that_has_just_been_forked(
+        self, copy_of_each: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = tmp_path / "sitecustomize.py"
+        slow.write_text(
+            "import os\nimport time\n\nos.register_at_fork(after_in_child=lambda: time.sleep(0.5))\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with (
+            parent_of(copy_of_each, tmp_path),
+            self.start(copy_of_each, tmp_path, "test_waits") as client,
+        ):
+            wait_until(lambda: len(processes_in(copy_of_each)) == 3, 10)
+            client.send_signal(signal.SIGINT)
+            output = client.communicate(timeout=10)[0]
+
+        assert client.returncode == -signal.SIGINT, output
+
+    def test_of_who_asks_leave_nothing_open(self, warm: Project, tmp_path: Path) -> None:
+        """A request breaks off behind its streams."""
+        (address,) = (tmp_path / "s").glob("testkit-*/*.sock")
+        ours, theirs = os.pipe()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(address))
+            socket.send_fds(connection, [(100).to_bytes(4)], [theirs] * 3)
+        os.close(theirs)
+
+        with open(ours, "rb") as stream:
+            assert select.select([stream], [], [], 10)[0]
+            assert stream.read() == b""
 
     def test_of_the_run_come_to_who_waits(self, warm: Project, tmp_path: Path) -> None:
         with self.start(warm, tmp_path, "test_dies") as client:

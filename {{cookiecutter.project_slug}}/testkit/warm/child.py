@@ -10,7 +10,12 @@ import types
 from contextlib import suppress
 from typing import Any
 
-from testkit.warm.protocol import STREAMS, Request
+from testkit.warm.protocol import STREAMS, Request, close
+
+
+def hold_interrupts() -> None:
+    """They are for the children. One that was ignored would be lost while a child begins; now it waits."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def take_over(request: Request, streams: list[int]) -> None:
@@ -22,6 +27,7 @@ def take_over(request: Request, streams: list[int]) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN if request["is_deaf"] else signal.default_int_handler
     )
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     environment = request["environment"]
     assert isinstance(environment, dict)
     os.environ.clear()
@@ -56,9 +62,3 @@ def leave_at_once(status: Any) -> None:
         with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
             stream.flush()
     os._exit(status if isinstance(status, int) else int(status is not None))
-
-
-def close(*files: int) -> None:
-    for file in files:
-        with suppress(OSError):
-            os.close(file)

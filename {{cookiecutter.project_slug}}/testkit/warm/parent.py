@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from testkit.warm import libraries
-from testkit.warm.child import become_worker, close, leave_at_once, take_over
-from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, kill, receive
+from testkit.warm.child import become_worker, hold_interrupts, leave_at_once, take_over
+from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, close, kill, receive
 
 PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
 LIFELINE = STREAMS[0]
@@ -259,7 +259,7 @@ def terminal_as_it_is() -> tuple[int, list[Any]] | None:
 def main() -> None:
     if not hasattr(os, "fork"):
         sys.exit("Processes that are forked need Unix. Run pytest itself.")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the runs
+    hold_interrupts()
     path = address()
     if path is None:
         sys.exit("The folder for sockets belongs to somebody else.")

@@ -129,17 +129,27 @@ def send(
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:
     """A request and its streams. `OSError` where it breaks off."""
     head, streams, _, _ = socket.recv_fds(connection, HEAD, len(STREAMS))
-    if len(head) < HEAD or len(streams) < len(STREAMS):
-        raise ConnectionError("the request is not complete")
-    length = int.from_bytes(head)
-    data = bytearray()
-    while len(data) < length:
-        part = connection.recv(length - len(data))
-        if not part:
+    try:
+        if len(head) < HEAD or len(streams) < len(STREAMS):
             raise ConnectionError("the request is not complete")
-        data += part
+        length = int.from_bytes(head)
+        data = bytearray()
+        while len(data) < length:
+            part = connection.recv(length - len(data))
+            if not part:
+                raise ConnectionError("the request is not complete")
+            data += part
+    except OSError:
+        close(*streams)
+        raise
     wanted: Request = json.loads(data)
     return wanted, streams
+
+
+def close(*files: int) -> None:
+    for file in files:
+        with suppress(OSError):
+            os.close(file)
 
 
 def kill(pid: int, number: int) -> None:

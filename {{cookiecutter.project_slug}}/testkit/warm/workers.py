@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 
 from testkit.warm import libraries
-from testkit.warm.child import close
-from testkit.warm.protocol import PID_BYTES, Request, address, connect, send, this_process
+from testkit.warm.protocol import PID_BYTES, Request, address, close, connect, send, this_process
 
 LIBRARIES = ".performance/libraries.json"
 LOOK_INTERVAL = 0.005  # seconds, while a worker ends

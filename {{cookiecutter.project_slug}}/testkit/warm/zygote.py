@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from testkit.warm import libraries
-from testkit.warm.child import become_worker, close
-from testkit.warm.protocol import PID_BYTES, receive
+from testkit.warm.child import become_worker, hold_interrupts
+from testkit.warm.protocol import PID_BYTES, close, receive
 
 
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
-    # Ctrl-C is for the workers; and whoever waits for one of them sees that it has gone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hold_interrupts()
+    # Who waits for a worker is to see that it has gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if libraries.import_all(json.loads(Path(sys.argv[2]).read_text())) is not None:
         return  # what has threads cannot be forked
