@@ -251,3 +251,34 @@ def test_what_is_forgotten_fails(copy_of_each: Project) -> None:
     inner.assert_passed(
         *("test_blocks_the_loop", "test_blocks_it_not_too_long", "test_sleeps_without_a_loop")
     )
+
+
+KEPT_BY_A_TRACEBACK = """
+    import asyncio
+    import gc
+
+
+    async def test_that_forgets(session):
+        asyncio.run(session.commit())
+
+
+    async def test_that_forgets_in_a_cycle(session):
+        try:
+            asyncio.run(session.commit())
+        except RuntimeError as error:
+            kept = error
+            raise
+
+
+    def test_that_is_innocent():
+        gc.collect()
+"""
+
+
+def test_what_is_forgotten_by_a_test_that_fails_is_blamed_on_no_other(project: Project) -> None:
+    inner = run_inner(project, KEPT_BY_A_TRACEBACK)
+
+    for name in ("test_that_forgets", "test_that_forgets_in_a_cycle"):
+        inner.assert_says(name, "The test runs in an event loop already")
+        assert inner[name].kinds == ["failed"]
+    inner.assert_passed("test_that_is_innocent")

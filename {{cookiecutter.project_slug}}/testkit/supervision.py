@@ -1,6 +1,7 @@
 """Watches over every test, a pytest plugin: what it leaves running, and what it forgot to await."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -109,7 +110,18 @@ def _judged() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    _forget_the_last_error()
     return (yield from _judged())
+
+
+def _forget_the_last_error() -> None:
+    """Its traceback holds what the failed test did not await. pytest forgets it too, but later, and what
+    the collector finds then would be blamed on this test."""
+    if hasattr(sys, "last_value"):
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            vars(sys).pop(name, None)
+        gc.collect()
+        take_faults()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import sys
 import sysconfig
 import threading
@@ -89,7 +90,7 @@ def changed(before: State) -> str | None:
 
 def look(file: str) -> tuple[int, int] | None:
     try:
-        found = Path(file).stat()
+        found = os.stat(file)  # half as long as `Path.stat`
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
