@@ -99,7 +99,8 @@ def clean_environment() -> dict[str, str]:
     Without bytecode every start of Python would take a second longer. And mypy reads the libraries once for
     all projects, not for eleven seconds in each: it compares what it knows with the files.
     """
-    unwanted = ("VIRTUAL_ENV", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "UV_RUN", "MAKE", "MFLAGS")
+    python = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    unwanted = ("VIRTUAL_ENV", "PYTEST_", *python, "UV_RUN", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     types = ROOT / "build" / "mypy" / os.environ.get("PYTEST_XDIST_WORKER", "main")
     path = f"{Path(UV).parent}{os.pathsep}{os.environ['PATH']}"

@@ -23,9 +23,12 @@ FAILING = """
 import sys
 import warnings
 
+from alembic.config import Config
+
 
 def test_fails(tmp_path):
     print("out")
+    Config().print_stdout("out of a library")
     print("err", file=sys.stderr)
     assert [1, 2, {"a": 3}] == [1, 2, {"a": 4}]
 
@@ -137,6 +140,7 @@ CASES = (
     "-q --deselect=tests/test_reading.py",
     "-v -n 2 --dist loadfile tests/users",
     "-q --color=yes -x tests/test_failing.py",
+    "-q -n 2 tests/test_failing.py",
     "tests/test_failing.py tests/test_failing.py -rA",
     "-q --collect-only tests/users",
     "--no-such-option",

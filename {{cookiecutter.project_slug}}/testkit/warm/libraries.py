@@ -2,14 +2,16 @@
 
 import gc
 import importlib
+import io
 import os
 import sys
 import sysconfig
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import TextIO
 
 # Read by pytest, or by what installs packages.
 FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
@@ -38,7 +40,9 @@ def import_all(names: list[str]) -> str | None:
     """Imports them, for good. Returns the name of a module that has started a thread: nothing may be forked
     any more."""
     gc.disable()  # as in `testkit.garbage`
-    with warnings.catch_warnings():  # pytest, too, undoes the filters that they set
+    # pytest, too, undoes the filters that they set. And what they keep as the output, like Alembic, has no
+    # buffer, from which nothing came before the end of a test.
+    with warnings.catch_warnings(), redirect_stdout(unbuffered_output()):
         for name in names:
             # One that cannot be imported was made by other code, or wants something to have happened.
             with suppress(Exception):
@@ -49,6 +53,16 @@ def import_all(names: list[str]) -> str | None:
     gc.freeze()
     gc.enable()
     return None
+
+
+def unbuffered_output() -> TextIO:
+    """The standard output, as Python has it with `-u`."""
+    return io.TextIOWrapper(
+        io.FileIO(1, "w", closefd=False),
+        encoding=sys.stdout.encoding,
+        errors=sys.stdout.errors,
+        write_through=True,
+    )
 
 
 def leave_as_they_are() -> None:
