@@ -56,6 +56,11 @@ def test_waits():
     time.sleep(30)
 
 
+def test_prints():
+    print("printed")
+    time.sleep(30)
+
+
 def test_dies():
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -173,6 +178,22 @@ def test_nothing_has_changed_since_a_cold_run(warm: Project, tmp_path: Path) -> 
     output = pytest_of(warm, tmp_path, "testkit.warm", *arguments)[1]
 
     assert "2 deselected" in output
+
+
+@sqlite_first
+def test_output_comes_at_once_in_a_terminal(warm: Project, tmp_path: Path) -> None:
+    (warm.path / "tests" / "test_reading.py").write_text(READING)
+    child = pexpect.spawn(
+        str(warm.venv / "bin" / "python"),
+        ["-m", "testkit.warm", "-sq", "tests/test_reading.py::test_prints"],
+        cwd=warm.path,
+        env=clean_environment() | environment(tmp_path),
+        preexec_fn=heed_interrupts,
+        timeout=10,
+    )
+    child.expect_exact("printed")
+    child.sendintr()
+    child.expect(pexpect.EOF)
 
 
 def without_workers(run: Run) -> Run:

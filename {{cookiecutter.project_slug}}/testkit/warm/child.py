@@ -2,6 +2,7 @@
 
 import atexit
 import importlib
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ def take_over(request: Request, streams: list[int]) -> None:
     for new, old in zip(streams, STREAMS, strict=True):
         os.dup2(new, old)
     close(*streams)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     signal.signal(
         signal.SIGINT, signal.SIG_IGN if request["is_deaf"] else signal.default_int_handler
     )
