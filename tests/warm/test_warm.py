@@ -145,7 +145,7 @@ CASES = (
     "-q --deselect=tests/test_reading.py",
     "-v -n 2 --dist loadfile tests/users",
     "-q --color=yes -x tests/test_failing.py",
-    "-q -n 2 tests/test_failing.py",
+    "-q -n 1 tests/test_failing.py",
     "tests/test_failing.py tests/test_failing.py -rA",
     "-q --collect-only tests/users",
     "--no-such-option",
