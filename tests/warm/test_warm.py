@@ -237,13 +237,15 @@ class TestSignals:
 
         assert client.returncode == -signal.SIGINT, output
 
-    def test_of_who_asks_leave_nothing_open(self, warm: Project, tmp_path: Path) -> None:
-        """A request breaks off behind its streams."""
+    @pytest.mark.parametrize("size", [100, 4], ids=["breaks off", "is none"])
+    def test_of_who_asks_leave_nothing_open(self, warm: Project, tmp_path: Path, size: int) -> None:
+        """Behind the streams comes no request."""
         (address,) = (tmp_path / "s").glob("testkit-*/*.sock")
         ours, theirs = os.pipe()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(address))
-            socket.send_fds(connection, [(100).to_bytes(4)], [theirs] * 3)
+            socket.send_fds(connection, [size.to_bytes(4)], [theirs] * 3)
+            connection.sendall(b"what")
         os.close(theirs)
 
         with open(ours, "rb") as stream:

@@ -127,7 +127,7 @@ def send(
 
 
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:
-    """A request and its streams. `OSError` where it breaks off."""
+    """A request and its streams. `OSError` where it breaks off, `ValueError` where it is none."""
     head, streams, _, _ = socket.recv_fds(connection, HEAD, len(STREAMS))
     try:
         if len(head) < HEAD or len(streams) < len(STREAMS):
@@ -139,10 +139,10 @@ def receive(connection: socket.socket) -> tuple[Request, list[int]]:
             if not part:
                 raise ConnectionError("the request is not complete")
             data += part
-    except OSError:
+        wanted: Request = json.loads(data)
+    except (OSError, ValueError):
         close(*streams)
         raise
-    wanted: Request = json.loads(data)
     return wanted, streams
 
 
