@@ -1,5 +1,6 @@
 """`make upgrade`: whatever a team has done to its project, it keeps, and gets what is new."""
 
+import itertools
 import os
 import re
 import shutil
@@ -367,12 +368,46 @@ class TestInterruption:
         # uv is not interrupted while it installs cruft, which is not part of this.
         run(UV, *UPGRADE, "--leftovers", cwd=project.path)
 
-        for seconds in (0.2, 0.6, 1.0, 1.4, 1.8, None):
+        for seconds in (0.6, 1.2, None):
             interrupt_upgrade(project, seconds, number)
 
             assert status(project) == "", f"after {seconds} s"
             assert contents(project) == before
             assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
+
+    def test_at_each_step_and_again_and_again(self, template: Template, tmp_path: Path) -> None:
+        """From each of its commands of git on, the program is interrupted whenever it runs one.
+
+        The merge is none of cruft's, and the checks are none, which would take a minute here.
+        """
+        project = create_linked(template, tmp_path, "sqlite")
+        before = contents(project)
+        programs = subfolder(tmp_path, "bin")
+        (programs / "make").symlink_to("/bin/true")
+        write_program(programs / "git", INTERRUPTING_GIT.format(git=shutil.which("git")))
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        (subfolder(tmp_path, "modules") / "cruft.py").write_text(QUICK_CRUFT)
+
+        for first in itertools.count(1):
+            result = run(
+                *(UV, *UPGRADE),
+                cwd=project.path,
+                check=False,
+                PATH=path,
+                PYTHONPATH=str(tmp_path / "modules"),
+                SIGNAL=("INT", "TERM")[first % 2],
+                COUNTER=str(tmp_path / f"count-{first}"),
+                FIRST=str(first),
+            )
+
+            if result.returncode == 0:
+                break
+            assert result.stdout.endswith("Interrupted: nothing has changed.\n"), first
+            assert status(project) == "", first
+            assert contents(project) == before
+            assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
+        assert first > 15  # steps
+        assert GREEN_CHECK in result.stdout
 
     def test_killed(self, template: Template, tmp_path: Path) -> None:
         project = create_linked(template, tmp_path, "sqlite")
@@ -384,6 +419,33 @@ class TestInterruption:
         assert contents(project) == before
         interrupt_upgrade(project, None, signal.SIGKILL)  # it is as good as at the first time
         assert "Raise it anywhere" in project.read("app/errors.py")
+
+
+# The program's own, which it gives an option, and not those of cruft.
+INTERRUPTING_GIT = """\
+#!/bin/sh
+if [ "$1" = -c ]; then
+    echo >> "$COUNTER"
+    [ "$(wc -l < "$COUNTER")" -lt "$FIRST" ] || kill -s "$SIGNAL" $PPID
+fi
+exec {git} "$@"
+"""
+
+
+QUICK_CRUFT = """\
+import pathlib, sys
+
+project = pathlib.Path(sys.argv[-1])
+(project / "README.md").write_text("Other text")
+(project / "new.md").write_text("New text")
+(project / "SECURITY.md").unlink(missing_ok=True)
+(project / "AGENTS.md").unlink()
+"""
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 def interrupt_upgrade(project: Project, seconds: float | None, number: signal.Signals) -> None:

@@ -149,11 +149,11 @@ def merge(version: str) -> tuple[str, str]:
     """Lets cruft merge in a copy. Returns git's tree of the result, and the entries of its index that
     are not merged."""
     prefix = git("rev-parse", "--show-prefix").strip()
-    git("worktree", "prune")  # of a program that was killed
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
-        try:
+    try:
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy"
+            with uninterrupted():
+                git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
             options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
             cruft = subprocess.run(
                 [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],
@@ -169,29 +169,46 @@ def merge(version: str) -> tuple[str, str]:
             conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
             git("add", "--all", "--force", cwd=copy)
             tree = git("write-tree", cwd=copy).strip()
-        finally:
-            git("worktree", "remove", "--force", copy)
+    finally:
+        git("worktree", "prune")  # also that of a program that was killed
     return tree, conflicts
 
 
 def replace(before: str, after: str, conflicts: str = "") -> None:
     """Brings one tree of git in the place of the other; refuses to touch what has been edited."""
     top = Path(git("rev-parse", "--show-toplevel").strip())
-    # git would stop half-way.
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTIONS}
-    git("read-tree", "-m", "-u", before, after, cwd=top)
-    if conflicts:  # git should go on to call these files unmerged, and not commit them
-        paths = {entry.partition("\t")[2] for entry in conflicts.split("\0") if entry}
-        resolved = "".join(f"0 {'0' * 40}\t{path}\0" for path in paths)
-        git("update-index", "-z", "--index-info", cwd=top, stdin=resolved + conflicts)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with uninterrupted():
+        git("read-tree", "-m", "-u", before, after, cwd=top)
+        if conflicts:  # git should go on to call these files unmerged, and not commit them
+            paths = {entry.partition("\t")[2] for entry in conflicts.split("\0") if entry}
+            resolved = "".join(f"0 {'0' * 40}\t{path}\0" for path in paths)
+            git("update-index", "-z", "--index-info", cwd=top, stdin=resolved + conflicts)
 
 
 def run_checks() -> bool:
     """Whether `make check` succeeds."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     return subprocess.run(["make", "check"], cwd=ROOT, env=environment).returncode == 0
+
+
+def interrupt(number: int, frame: object) -> None:
+    """Only once: whoever presses Ctrl-C again while the changes are taken back wants them gone, too."""
+    for number in INTERRUPTIONS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What interrupts it waits until its end, also for git, which would stop half-way."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager
@@ -238,8 +255,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("git") is None:
         fail("Git is not installed, and an upgrade is a merge: install it, and try again.")
-    # Whoever ends this wants the worktree gone as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in INTERRUPTIONS:
+        signal.signal(number, interrupt)
     try:
         if arguments.leftovers:
             if problems := leftovers():
