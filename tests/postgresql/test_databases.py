@@ -1,13 +1,17 @@
 """The databases of the tests, and how they are reset."""
 
+import ast
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, start
+from tests.conftest import Project, copy_of, start
 from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -101,6 +105,102 @@ class TestWorkerDatabase:
         endless.wait()
         project.pytest(ONE_TEST, TEST_DATABASE_URL=own.url())
         assert databases(own, "main") == []
+
+
+WHICH = """
+from pathlib import Path
+from sqlalchemy import text
+
+
+async def test_which(session):
+    found = await session.execute(
+        text("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+    )
+    Path("which.txt").write_text(found.scalar_one())
+"""
+
+
+class TestSpares:
+    """What `make watch` keeps: databases that a run only has to rename."""
+
+    def run(self, project: Project, own: TCPServer) -> str:
+        """The id of the database that it has had."""
+        test = project.path / "tests" / "test_which.py"
+        test.write_text(WHICH)
+        project.pytest("tests/test_which.py", TEST_DATABASE_URL=own.url())
+        return project.read("which.txt")
+
+    def spares(self, own: TCPServer) -> dict[str, str]:
+        """Their ids, and the templates that they are of."""
+        said = own.execute(
+            "SELECT oid::text, shobj_description(oid, 'pg_database') FROM pg_database "
+            "WHERE starts_with(datname, 'testkit_spare_')"
+        )
+        return {oid: template for oid, template in ast.literal_eval(said) if template}
+
+    @contextmanager
+    def kept(self, project: Project, own: TCPServer) -> Iterator[subprocess.Popen[str]]:
+        with start(
+            *(project.venv / "bin" / "python", "-m", "testkit.databases.postgresql.keep"),
+            cwd=project.path,
+            stdin=subprocess.PIPE,
+            TEST_DATABASE_URL=own.url(),
+        ) as keeper:
+            wait_until(lambda: "LISTEN" in own.execute("SELECT query FROM pg_stat_activity"))
+            yield keeper
+            keeper.communicate()
+
+    def test_are_taken_and_made_again(self, project: Project, own: TCPServer) -> None:
+        with self.kept(project, own):
+            self.run(project, own)
+            wait_until(lambda: len(self.spares(own)) == 1)
+            for _ in range(2):
+                (spare,) = self.spares(own)
+
+                assert self.run(project, own) == spare
+
+                wait_until(lambda: len(self.spares(own)) == 1)
+                assert spare not in self.spares(own)
+
+        assert databases(own, "template") == databases(own)
+
+    def test_are_never_of_an_older_template(self, project: Project, own: TCPServer) -> None:
+        with self.kept(project, own):
+            self.run(project, own)
+            wait_until(lambda: len(self.spares(own)) == 1)
+            ((old, template),) = self.spares(own).items()
+            project.edit("app/products/models.py", "price > 0", "price > 1")
+
+            assert self.run(project, own) != old
+
+            wait_until(lambda: template not in self.spares(own).values())
+            wait_until(lambda: len(self.spares(own)) == 1)
+
+    def test_are_for_the_runs_of_this_directory(
+        self, project: Project, own: TCPServer, tmp_path: Path
+    ) -> None:
+        other = copy_of(project, tmp_path / "other")
+        with self.kept(project, own):
+            self.run(other, own)
+            self.run(project, own)
+            wait_until(lambda: len(self.spares(own)) == 1)
+
+            (template,) = self.spares(own).values()
+            assert template in databases(own, "template")
+            assert self.run(other, own) not in self.spares(own)
+
+    def test_of_a_killed_process_are_dropped_by_the_next_run(
+        self, project: Project, own: TCPServer
+    ) -> None:
+        with self.kept(project, own) as keeper:
+            project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=own.url())
+            wait_until(lambda: len(self.spares(own)) == 2)
+            keeper.kill()
+            keeper.wait()
+
+        self.run(project, own)
+
+        assert databases(own, "template") == databases(own)
 
 
 BESIDE_ANOTHER_WORKER = """

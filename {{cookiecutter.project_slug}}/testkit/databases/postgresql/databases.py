@@ -36,6 +36,7 @@ from testkit.databases.postgresql.server import (
 
 PREFIX = "testkit_"
 TEMPLATE_PREFIX = f"{PREFIX}template_"
+SPARE_PREFIX = f"{PREFIX}spare_"
 LOCKS = 1_953_723_507  # the class of our advisory locks; any number, but always the same
 BASELINE = Path(__file__).with_name("baseline.sql")
 
@@ -59,6 +60,10 @@ DISCONNECT = """
 TEMPLATES = """
     SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
     WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
+"""
+SPARES = """
+    SELECT datname FROM pg_database
+    WHERE starts_with(datname, $1) AND shobj_description(oid, 'pg_database') = $2
 """
 
 
@@ -119,8 +124,14 @@ class Databases:
             self._run(self._clone(setup, name) if setup else self._create(name, "template0"))
             yield name
         finally:
-            self._run(self._drop(name))
-            self._run(self._unlock(name))
+            self._run(self._give_back(setup, name))
+
+    async def _give_back(self, setup: DatabaseSetup | None, name: str) -> None:
+        await self._drop(name)
+        await self._unlock(name)
+        if setup in self._template_names:
+            template = self._template_names[setup]
+            await self._admin.execute("SELECT pg_notify($1, $2)", spare_channel(), template)
 
     def clone(self, setup: DatabaseSetup, name: str) -> None:
         """Replaces the database by a new clone, whoever is connected to it."""
@@ -130,13 +141,22 @@ class Databases:
         await self._drop(name)
         template = await self._template(setup)
         try:
-            await self._create(name, template)
+            if not await self._take_spare(template, name):
+                await self._create(name, template)
         except asyncpg.PostgresError as error:
             if isinstance(error, asyncpg.InsufficientResourcesError):
                 raise
             # Something has damaged the template.
             await self._drop(template)
             await self._create(name, await self._template(setup))
+
+    async def _take_spare(self, template: str, name: str) -> bool:
+        """Whether there was a clone in reserve, which then has this name."""
+        for (spare,) in await self._admin.fetch(SPARES, SPARE_PREFIX, template):
+            with suppress(asyncpg.PostgresError):  # another run was sooner
+                await self._admin.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
+                return True
+        return False
 
     async def _template(self, setup: DatabaseSetup) -> str:
         """The migrated template; made once for all workers and runs of this checkout."""
@@ -223,6 +243,12 @@ class Databases:
 
     async def _unlock(self, name: str) -> None:
         await self._admin.execute("SELECT pg_advisory_unlock($1, hashtext($2))", LOCKS, name)
+
+
+def spare_channel() -> str:
+    """Where the runs of this directory say at their end that they had a clone, and `spares` listens."""
+    here = Path.cwd().stat()
+    return f"{PREFIX}{here.st_dev:x}_{here.st_ino:x}"
 
 
 @contextmanager
