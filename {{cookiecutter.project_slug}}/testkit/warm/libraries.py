@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import threading
 import warnings
+from collections.abc import Collection
 from contextlib import redirect_stdout, suppress
 from importlib import metadata
 from pathlib import Path
@@ -26,12 +27,13 @@ def is_library(file: str) -> bool:
     return any(file.startswith(f"{directory}/") for directory in DIRECTORIES)
 
 
-def imported() -> list[str]:
+def imported(besides: Collection[str] = ()) -> list[str]:
     """The libraries' modules in this process, in the order in which they were imported."""
     return [
         name
         for name, module in list(sys.modules.items())
-        if not name.startswith(("__main__", "__mp_main__"))
+        if name not in besides
+        and not name.startswith(("__main__", "__mp_main__"))
         and is_library(getattr(module, "__file__", None) or "")
     ]
 

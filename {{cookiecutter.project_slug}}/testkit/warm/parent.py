@@ -88,12 +88,9 @@ class Parent:
             return None
         if "run" in request:
             return self.lend(connection, request, streams)
-        reason = libraries.changed(self.state)
-        self.is_stale |= reason is not None
-        if request["circumstances"] != circumstances():
-            reason = "another environment"
-        if reason is not None:
-            say(connection, cold=reason)
+        self.is_stale |= libraries.changed(self.state) is not None
+        if self.is_stale or request["circumstances"] != circumstances():
+            say(connection, "cold", 0)
             close(connection.detach(), *streams)
             return None
         report = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the run
@@ -103,7 +100,7 @@ class Parent:
         run = Run(pid, connection, report)
         self.runs[pid] = run
         self.selector.register(connection, selectors.EVENT_READ, run)
-        say(connection, pid=pid)
+        say(connection, "pid", pid)
         return None
 
     def lend(
@@ -168,7 +165,7 @@ class Parent:
             if pid not in self.runs:  # a worker, after which its run looks
                 continue
             run = self.runs.pop(pid)
-            say(run.connection, status=status)
+            say(run.connection, "status", status)
             if run.deadline is None:
                 self.selector.unregister(run.connection)
             run.connection.close()
@@ -206,6 +203,7 @@ def prepare(names: list[str]) -> libraries.State:
 
 def become(request: dict[str, Any]) -> None:
     """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
+    known = set(sys.modules)
     take_over(request, request["streams"])
     xdist = sys.modules.get("xdist.plugin")
     if xdist is not None:  # which has kept the path of the parent for the workers
@@ -216,7 +214,7 @@ def become(request: dict[str, Any]) -> None:
     except SystemExit as end:
         status = end.code
     with request["report"] as report:
-        json.dump(libraries.imported(), report)
+        json.dump(libraries.imported(known), report)
     leave_at_once(status)
 
 
@@ -241,9 +239,9 @@ def look_around() -> str:
         return report.read()
 
 
-def say(connection: socket.socket, **answer: Any) -> None:
+def say(connection: socket.socket, word: str, number: int) -> None:
     with suppress(OSError):  # nobody waits for it
-        connection.sendall(json.dumps(answer).encode() + b"\n")
+        connection.sendall(f"{word} {number}\n".encode())
 
 
 def terminal_as_it_is() -> tuple[int, list[Any]] | None:

@@ -10,13 +10,13 @@ import queue
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from _socket import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 try:
@@ -65,14 +65,14 @@ class WarmParent:
             connection = path and (connect(path) or self.start(path))
             if not connection:
                 break
-            with connection:
+            with closing(connection):
                 status = request(connection, arguments)
             if status is not None:
                 return status
             self.end()
         return subprocess.run([sys.executable, "-m", "pytest", *arguments]).returncode
 
-    def start(self, path: str) -> socket.socket | None:
+    def start(self, path: str) -> socket | None:
         self.end()
         terminal = os.dup(self.terminal)
         option = f"--terminal={terminal}"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ class Parent:
         connection = connect(self.address)
         if connection is None:
             return b""
-        with connection:
+        with closing(connection):
             send(connection, wanted | {"run": os.getpid()}, streams)
             return connection.recv(PID_BYTES)
 
@@ -192,7 +192,7 @@ def parent_of_this_run() -> Parent | None:
     connection = connect(path) if path else None
     if path is None or connection is None:
         return None
-    with connection:
+    with closing(connection):
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     return Parent(path) if CREDENTIALS.unpack(peer)[0] == os.getppid() else None
 

@@ -23,6 +23,7 @@ from testkit.databases.postgresql.databases import (
 from testkit.databases.postgresql.server import Server, ServerError
 
 MOST = os.cpu_count() or 1
+REST = 0.1  # seconds in which whoever has asked ends undisturbed
 TEMPLATE = re.compile(rf"{TEMPLATE_PREFIX}[0-9a-f_]+")
 OUR_SPARES = """
     SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database
@@ -54,7 +55,9 @@ class SpareDatabases(Databases):
 
     async def _make_what_is_needed(self) -> None:
         while (template := await self._needed.get()) is not None:
+            await asyncio.sleep(REST)
             with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
+                await self._sweep_leftovers()
                 await self._keep_only(template)
                 if len(self._names) < MOST and TEMPLATE.fullmatch(template):
                     await self._make(template)
