@@ -25,7 +25,7 @@ def private_servers() -> list[int]:
             parent = (path / "stat").read_text().rsplit(")", 1)[1].split()[1]
         except OSError:  # it has ended
             continue
-        if len(command) > 2 and re.search(rb"/testkit(-\d+)?/postgresql/", command[2]):
+        if len(command) > 2 and re.search(rb"/testkit(-postgresql-\d+)?/postgresql/", command[2]):
             parents[int(path.name)] = int(parent)
     # A server's children bear its name in the beginning.
     return [process for process, parent in parents.items() if parent not in parents]

@@ -32,7 +32,7 @@ def only_the_wheel(project: Project) -> None:
     """Lets it find no PostgreSQL on the machine."""
     project.edit(
         SERVER,
-        "installed = list(_installations(folders, is_wheel=False))",
+        "installed = list(_installations(each_once, is_wheel=False))",
         "installed: list[Installation] = []",
     )
 
@@ -87,7 +87,7 @@ class TestPrivateServer:
         )
 
         assert "1 passed" in result.stdout
-        assert Path("/tmp/testkit-65534/postgresql").exists()
+        assert Path("/tmp/testkit-postgresql-65534/postgresql").exists()
 
     @pytest.mark.long
     def test_where_there_is_no_folder_for_caches(self, project: Project) -> None:

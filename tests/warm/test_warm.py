@@ -196,6 +196,16 @@ def test_output_comes_at_once_in_a_terminal(warm: Project, tmp_path: Path) -> No
     child.expect(pexpect.EOF)
 
 
+@sqlite_first
+def test_nobody_else_can_ask(copy_of_each: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "s" / f"testkit-{os.getuid()}"
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+
+    with parent_of(copy_of_each, tmp_path):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def without_workers(run: Run) -> Run:
     lines = re.sub(r"\[gw\d\] \[.*?\]", "", run[1]).split("\n")
     return run[0], "\n".join(sorted(lines)), run[2]
@@ -398,6 +408,18 @@ def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
     shown = watch.expect("routes.py saved", "Failed")
     assert re.search(r"\d failed", shown)
     assert "tests/users" not in shown
+
+
+def test_what_tools_write_runs_nothing(watch: Watch) -> None:
+    (watch.project.path / ".performance" / "libraries.json").write_text("[]")
+    test = watch.project.path / "tests" / "services" / "test_new.py"
+    time.sleep(0.5)
+    test.write_text("def test_new():\n    pass\n")
+
+    shown = watch.expect("saved", "1 passed", "Passed")
+
+    assert "test_new.py saved" in shown
+    assert "libraries.json" not in shown
 
 
 def test_keys(wide_watch: Watch) -> None:

@@ -10,6 +10,7 @@ PLUGINS = [
     "testkit.hints",
     "testkit.supervision",
     "testkit.steps",
+    "testkit.databases.ahead",
     "testkit.fixtures",
 ]
 

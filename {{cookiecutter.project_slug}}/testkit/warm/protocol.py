@@ -11,6 +11,7 @@ In the same way a run (its id is `run`) asks for a worker, whose id is the answe
 import marshal
 import os
 import signal
+import stat
 import sys
 
 # Whoever asks has to be quick: it starts in half of the time without `json`, `pathlib`, `typing`, and what
@@ -36,10 +37,12 @@ def address() -> str | None:
         os.mkdir(folder, 0o700)
     try:
         found = os.lstat(folder)
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            return None  # somebody else could listen there
+        if found.st_mode & 0o077:
+            os.chmod(folder, 0o700)
     except OSError:
         return None
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
-        return None  # somebody else could listen there
     here = os.stat(".")
     return f"{folder}/{here.st_dev:x}-{here.st_ino:x}.sock"
 

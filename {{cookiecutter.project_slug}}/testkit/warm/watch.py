@@ -145,7 +145,10 @@ class Changes:
         filter_ = watchfiles.DefaultFilter()
 
         def is_watched(change: watchfiles.Change, path: str) -> bool:
-            return Path(path).suffix in WATCHED and filter_(change, path)
+            place = Path(os.path.relpath(path))
+            # What tools write into folders of their own depends on the tests, and not the other way round.
+            is_hidden = any(part.startswith(".") for part in place.parts)
+            return place.suffix in WATCHED and not is_hidden and filter_(change, path)
 
         for changes in watchfiles.watch(
             ".", watch_filter=is_watched, debounce=DEBOUNCE, step=10, raise_interrupt=False

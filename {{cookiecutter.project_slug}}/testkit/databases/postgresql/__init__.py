@@ -17,15 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
+from testkit.databases.ahead import NEEDED
 from testkit.databases.postgresql.connect import connect, open_connection
 from testkit.databases.postgresql.databases import Databases, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
+from testkit.databases.postgresql.spares import made_ahead
 from testkit.databases.postgresql.sync import SyncEngines
 from testkit.eager import Eager
 
 __all__ = [
     "EXPLAIN",
     "describe",
+    "made_ahead",
     "open_empty_database",
     "open_worker_database",
     "prepare",
@@ -226,6 +229,7 @@ def open_worker_database(setup: DatabaseSetup, config: pytest.Config) -> Iterato
         open_databases(config) as databases,
         databases.new(setup) as name,
     ):
+        config.stash[NEEDED] = f"postgresql {databases.template(setup)}"
         yield PostgreSQLDatabase(databases, setup, name)
 
 
@@ -240,6 +244,7 @@ def prepare(setup: DatabaseSetup, config: pytest.Config) -> Iterator[None]:
     try:
         with open_databases(config) as databases:
             databases.prepare(setup)
+            config.stash[NEEDED] = f"postgresql {databases.template(setup)}"
             yield
     except (ServerError, asyncpg.InsufficientResourcesError) as error:
         raise pytest.UsageError(_in_plain_words(error)) from None

@@ -44,7 +44,8 @@ def development_database(project: Path) -> Iterator[URL]:
     checkout = hashlib.sha256(str(project).encode()).hexdigest()[:8]
     with server_for_development(f"{name}-{checkout}") as server:
         asyncio.run(_create(server.url, name))
-        print(f"{VARIABLE} is not set: using a private server, with its data in {server.directory}")
+        said = f"{VARIABLE} is not set: using a private server, with its data in {server.directory}"
+        print(said, flush=True)  # before what the command says
         yield server.url.set(database=name)
 
 

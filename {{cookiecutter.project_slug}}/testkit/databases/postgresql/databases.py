@@ -19,6 +19,7 @@ from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from testkit.databases import DatabaseSetup
+from testkit.databases.ahead import wait_for_what_is_made_ahead
 from testkit.databases.postgresql.connect import (
     BackgroundLoop,
     background_loop,
@@ -87,16 +88,14 @@ class Databases:
             "FROM pg_roles WHERE rolname = current_user"
         )
         assert row is not None
-        number, self.version, fsync, self.is_superuser, may_create, role = row
+        number, self.version, fsync, self.is_superuser, may_create, self.role = row
         if number < OLDEST * 10_000:
             raise ServerError(f"{VARIABLE}: the server is PostgreSQL {self.version}, too old.")
         if not may_create:
             raise ServerError(
-                f"{VARIABLE}: the role `{role}` may not create databases. As a superuser of that "
-                f'server, run `ALTER ROLE "{role}" CREATEDB`, or name another role.'
+                f"{VARIABLE}: the role `{self.role}` may not create databases. As a superuser of that "
+                f'server, run `ALTER ROLE "{self.role}" CREATEDB`, or name another role.'
             )
-        if not self.is_superuser and "PYTEST_XDIST_WORKER" not in os.environ:
-            warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
         # Copying files is twice as fast, unless the server waits for the disk to have them.
         self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
         await self._sweep_leftovers()
@@ -115,6 +114,10 @@ class Databases:
     def prepare(self, setup: DatabaseSetup) -> None:
         """Makes the template, if it is not there yet."""
         self._run(self._template(setup))
+
+    def template(self, setup: DatabaseSetup) -> str:
+        """The name of one that has been prepared, or cloned."""
+        return self._template_names[setup]
 
     @contextmanager
     def new(self, setup: DatabaseSetup | None = None) -> Iterator[str]:
@@ -264,7 +267,11 @@ def open_databases(config: pytest.Config) -> Iterator[Databases]:
     shared.users += 1
     try:
         if shared.users == 1:
+            wait_for_what_is_made_ahead(config)
             shared.databases = _open_databases(shared.resources)
+            if not shared.databases.is_superuser and "PYTEST_XDIST_WORKER" not in os.environ:
+                role = shared.databases.role
+                warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
         yield shared.databases
     finally:
         shared.users -= 1

@@ -3,19 +3,19 @@ run to the next, until its standard input ends, and databases in reserve. Each r
 
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from testkit.databases.postgresql.server import ServerError, server_for_tests
+from testkit.databases.postgresql.server import server_for_tests
+from testkit.databases.postgresql.spares import spare_databases
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for a run
-    with suppress(ServerError), server_for_tests() as server:  # the runs say what is wrong
-        # Now that the server runs, which others wait for.
-        from testkit.databases.postgresql.spares import spare_databases
-
-        with spare_databases(server):
-            sys.stdin.read()
+    with ExitStack() as kept:
+        with suppress(Exception):  # the runs say what is wrong
+            server = kept.enter_context(server_for_tests())
+            kept.enter_context(spare_databases(server)).make_whenever_one_was_needed()
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

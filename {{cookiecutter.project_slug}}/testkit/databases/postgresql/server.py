@@ -146,6 +146,8 @@ class Server:
     """Where to connect to it, with one of its databases, which is left as it is."""
     directory: Path | None = None
     """Of a private server: where its data are."""
+    was_running: bool = False
+    """Whether somebody else uses a private server already."""
 
     def throw_away(self) -> None:
         """Makes a private server begin with new data the next time it is started."""
@@ -186,13 +188,14 @@ def _private_server(
             fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is being stopped
             binaries = _unpacked(installation, directory)
             deadline = time.monotonic() + START_TIMEOUT
+            was_running = _is_kept(directory)
             while not (_is_kept(directory) and _is_intact(directory) and _answers(sockets)):
                 if time.monotonic() > deadline:
                     raise ServerError(_cannot_start(directory, "it does not answer"))
                 _start_keeper(directory, binaries, sockets, settings)
         query = {"host": str(sockets), "port": str(PORT)}
         url = URL.create("postgresql+asyncpg", "postgres", database="postgres", query=query)
-        yield Server(url, directory)
+        yield Server(url, directory, was_running)
 
 
 def _start_keeper(
@@ -279,7 +282,7 @@ def _base_directory(purpose: str) -> Path:
         }[purpose]
         wanted = Path(os.environ.get(name) or Path("~").expanduser() / default)
     temporary = Path(tempfile.gettempdir()), Path("/tmp")  # noqa: S108
-    own = f"testkit-{os.geteuid()}"
+    own = f"testkit-postgresql-{os.geteuid()}"  # others that begin with `testkit-` can be entered by nobody
     for folder in (wanted / "testkit", *(parent / own for parent in temporary)):
         base = folder / "postgresql"
         try:

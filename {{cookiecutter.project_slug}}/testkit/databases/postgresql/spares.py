@@ -1,4 +1,5 @@
-"""Clones of the template in reserve, one for each that a run of this directory has needed so far.
+"""Clones of the template in reserve: one that is made while a run begins, or, while `keep` is open, as many as the
+runs of this directory have needed at a time.
 
 A run takes one by giving it another name, which takes 2 ms. To make one takes 50 to 200 ms, in which the
 server copies 300 files.
@@ -9,18 +10,19 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import asyncpg
 
 from testkit.databases.postgresql.connect import BackgroundLoop, background_loop
 from testkit.databases.postgresql.databases import (
     SPARE_PREFIX,
+    SPARES,
     TEMPLATE_PREFIX,
     Databases,
     spare_channel,
 )
-from testkit.databases.postgresql.server import Server, ServerError
+from testkit.databases.postgresql.server import Server, server_for_tests
 
 MOST = os.cpu_count() or 1
 REST = 0.1  # seconds in which whoever has asked ends undisturbed
@@ -32,8 +34,6 @@ OUR_SPARES = """
 
 
 class SpareDatabases(Databases):
-    """Makes one whenever a run says that it has needed one."""
-
     def __init__(self, server: Server, loop: BackgroundLoop) -> None:
         super().__init__(server, loop)
         self._names: list[str] = []
@@ -42,9 +42,6 @@ class SpareDatabases(Databases):
     async def _open(self) -> None:
         await super()._open()
         self._work = asyncio.ensure_future(self._make_what_is_needed())
-        await self._admin.add_listener(
-            spare_channel(), lambda *notice: self._needed.put_nowait(notice[-1])
-        )
 
     async def _close(self) -> None:
         self._needed.put_nowait(None)
@@ -53,13 +50,30 @@ class SpareDatabases(Databases):
             await self._drop(name)
         await super()._close()
 
+    def make_one(self, template: str) -> None:
+        """Unless there is one, which another process has made."""
+        self._run(self._make_one(template))
+
+    async def _make_one(self, template: str) -> None:
+        self._has_spares = bool(await self._admin.fetch(SPARES, SPARE_PREFIX, template))
+        if not self._has_spares:
+            await self._make(template)
+
+    def make_whenever_one_was_needed(self) -> None:
+        self._run(self._listen())
+
+    async def _listen(self) -> None:
+        await self._admin.add_listener(
+            spare_channel(), lambda *notice: self._needed.put_nowait(notice[-1])
+        )
+
     async def _make_what_is_needed(self) -> None:
         while (template := await self._needed.get()) is not None:
             await asyncio.sleep(REST)
             with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
                 await self._sweep_leftovers()
                 await self._keep_only(template)
-                if len(self._names) < MOST and TEMPLATE.fullmatch(template):
+                if len(self._names) < MOST:
                     await self._make(template)
 
     async def _keep_only(self, template: str) -> None:
@@ -72,6 +86,8 @@ class SpareDatabases(Databases):
             self._names.remove(name)
 
     async def _make(self, template: str) -> None:
+        if not TEMPLATE.fullmatch(template):
+            return
         name = f"{SPARE_PREFIX}{secrets.token_hex(4)}"
         await self._lock(name)
         self._names.append(name)
@@ -80,16 +96,22 @@ class SpareDatabases(Databases):
 
 
 @contextmanager
-def spare_databases(server: Server) -> Iterator[None]:
-    """Has them until the end of the context. Where that is not possible, runs do without."""
-    problems = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ServerError)
+def made_ahead(template: str) -> Iterator[None]:
+    """Has a server, and a clone of this template, until the end of the context. But if the server was there, it is
+    probably kept, with clones."""
+    with server_for_tests() as server, ExitStack() as held:
+        if not server.was_running:
+            databases = held.enter_context(spare_databases(server))
+            with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
+                databases.make_one(template)
+        yield
+
+
+@contextmanager
+def spare_databases(server: Server) -> Iterator[SpareDatabases]:
     with background_loop() as loop:
         databases = SpareDatabases(server, loop)
-        try:
-            databases.open()
-        except problems:
-            yield
-            return
-        yield
-        with suppress(*problems):
+        databases.open()
+        yield databases
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it may be gone
             databases.close()

@@ -1,0 +1,70 @@
+"""Makes a database ready while the application is imported, a pytest plugin: starts the server, and has it make a
+clone of the template.
+
+That is what the last run has needed. What this one needs is not known before its tests are.
+"""
+
+import os
+import threading
+from contextlib import AbstractContextManager, ExitStack, suppress
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+FILE = ".performance/database.txt"
+NEEDED = pytest.StashKey[str]()
+"""What this run has needed: the kind of its database, and the name of its template."""
+AHEAD = pytest.StashKey["Ahead"]()
+WITHOUT_TESTS = frozenset({"--collect-only", "--co", "--help", "-h", "--version", "-V"})
+
+
+class Ahead(threading.Thread):
+    """Enters a context, and holds it. If that fails, whoever needs the same tries again, and says what is wrong."""
+
+    def __init__(self, context: AbstractContextManager[Any]) -> None:
+        super().__init__(name="testkit-ahead", daemon=True)
+        self._context = context
+        self._held = ExitStack()
+
+    def run(self) -> None:
+        with suppress(Exception):
+            self._held.enter_context(self._context)
+
+    def end(self) -> None:
+        self.join()
+        self._held.close()
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    config: Any = pluginmanager.get_plugin("pytestconfig")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it has the controller's server
+        return
+    if not WITHOUT_TESTS.isdisjoint(config.invocation_params.args):
+        return
+    with suppress(OSError, ValueError, ImportError):
+        kind, template = (config.rootpath / FILE).read_text().split()
+        # Imported here, as two threads that import may wait for each other.
+        backend = import_module(f"testkit.databases.{kind}")
+        config.stash[AHEAD] = ahead = Ahead(backend.made_ahead(template))
+        ahead.start()
+        config.add_cleanup(ahead.end)
+
+
+def wait_for_what_is_made_ahead(config: pytest.Config) -> None:
+    if AHEAD in config.stash:
+        config.stash[AHEAD].join()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Notes what the next run will probably need."""
+    config = session.config
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    file = config.rootpath / FILE
+    with suppress(OSError):  # the checkout may be read-only, or the disk full
+        if NEEDED in config.stash:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(config.stash[NEEDED])
+        elif session.testscollected and not config.option.collectonly:
+            file.unlink(missing_ok=True)
