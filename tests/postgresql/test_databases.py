@@ -203,6 +203,86 @@ class TestSpares:
         assert databases(own, "template") == databases(own)
 
 
+ORIGIN = """
+from pathlib import Path
+from sqlalchemy import text
+
+
+async def test_origin(session):
+    origin = await session.scalar(
+        text(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
+            "WHERE datname = current_database()"
+        )
+    )
+    Path("origin.txt").write_text(str(origin))
+
+
+def test_nothing():
+    pass
+"""
+
+
+class TestAhead:
+    """While a run begins, the database is made that it will probably need."""
+
+    NOTE = ".performance/database.txt"
+
+    def origin(self, project: Project, own: TCPServer) -> str:
+        """The template, of a database that was made ahead; otherwise nothing is noted."""
+        (project.path / "tests" / "test_origin.py").write_text(ORIGIN)
+        project.pytest("tests/test_origin.py", TEST_DATABASE_URL=own.url())
+        assert databases(own, "template") == databases(own)
+        return project.read("origin.txt")
+
+    def test_as_the_last_run_has_needed_one(self, project: Project, own: TCPServer) -> None:
+        assert self.origin(project, own) == "None"
+        (template,) = databases(own)
+        assert project.read(self.NOTE) == f"postgresql {template}"
+        assert self.origin(project, own) == template
+
+        project.pytest("tests/test_origin.py::test_nothing", TEST_DATABASE_URL=own.url())
+
+        assert not (project.path / self.NOTE).exists()
+        assert databases(own) == [template]
+        assert self.origin(project, own) == "None"
+
+    def test_for_workers_too(self, project: Project, own: TCPServer) -> None:
+        self.origin(project, own)
+
+        project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=own.url())
+
+        assert databases(own, "template") == databases(own)
+        assert self.origin(project, own) != "None"
+
+    def test_of_another_template_is_not_taken(self, project: Project, own: TCPServer) -> None:
+        self.origin(project, own)
+        project.edit("app/products/models.py", "price > 0", "price > 1")
+
+        assert self.origin(project, own) == "None"
+        assert self.origin(project, own) in databases(own)
+
+    @pytest.mark.parametrize(
+        "note", ["", "postgresql", "nonsense x", "postgresql testkit_template_gone", "a b c"]
+    )
+    def test_what_is_noted_may_be_wrong(self, project: Project, own: TCPServer, note: str) -> None:
+        self.origin(project, own)
+        (project.path / self.NOTE).write_text(note)
+
+        assert self.origin(project, own) == "None"
+
+    def test_server_that_cannot_be_reached_is_said_once(self, project: Project) -> None:
+        (project.path / ".performance").mkdir()
+        (project.path / self.NOTE).write_text("postgresql testkit_template_1")
+        url = "postgresql://nobody@127.0.0.1:1/nothing"
+
+        result = project.pytest(ONE_TEST, check=False, TEST_DATABASE_URL=url)
+
+        assert result.returncode == 4
+        assert result.stdout.count("connecting to it fails") == 1
+        assert "Traceback" not in result.stdout
+
+
 BESIDE_ANOTHER_WORKER = """
 import pytest
 from sqlalchemy import make_url
