@@ -7,6 +7,7 @@ from tests.conftest import Project
 
 # The standard library has taken what it needs before the rest is hidden.
 WITHOUT_UNIX = """
+import _socket
 import asyncio
 import logging.handlers
 import multiprocessing.connection
@@ -29,6 +30,7 @@ NAMES = {
     ),
     signal: "SIGALRM SIGCHLD SIGHUP SIGQUIT SIGTSTP SIGUSR1 SIGWINCH alarm pthread_sigmask setitimer",
     socket: "recv_fds send_fds",
+    _socket: "AF_UNIX CMSG_LEN CMSG_SPACE SCM_RIGHTS",
 }
 for module in MODULES:
     sys.modules[module] = None

@@ -375,7 +375,10 @@ class TestInterruption:
             assert contents(project) == before
             assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
 
-    def test_at_each_step_and_again_and_again(self, template: Template, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("conflict", ["", "yes"], ids=["merged", "in conflict"])
+    def test_at_each_step_and_again_and_again(
+        self, template: Template, tmp_path: Path, conflict: str
+    ) -> None:
         """From each of its commands of git on, the program is interrupted whenever it runs one.
 
         The merge is none of cruft's, and the checks are none, which would take a minute here.
@@ -398,16 +401,19 @@ class TestInterruption:
                 SIGNAL=("INT", "TERM")[first % 2],
                 COUNTER=str(tmp_path / f"count-{first}"),
                 FIRST=str(first),
+                CONFLICT=conflict,
             )
 
-            if result.returncode == 0:
+            if "Interrupted" not in result.stdout:
                 break
             assert result.stdout.endswith("Interrupted: nothing has changed.\n"), first
             assert status(project) == "", first
             assert contents(project) == before
             assert run("git", "worktree", "list", cwd=project.path).stdout.count("\n") == 1
         assert first > 15  # steps
-        assert GREEN_CHECK in result.stdout
+        expected = "Some of it has to be merged by hand" if conflict else GREEN_CHECK
+        assert expected in result.stdout
+        assert ("UU README.md" in status(project)) == bool(conflict)
 
     def test_killed(self, template: Template, tmp_path: Path) -> None:
         project = create_linked(template, tmp_path, "sqlite")
@@ -433,10 +439,21 @@ exec {git} "$@"
 
 
 QUICK_CRUFT = """\
-import pathlib, sys
+import os, pathlib, subprocess, sys
+
+def git(*arguments, text=None):
+    command = ["git", *arguments]
+    options = {"cwd": project, "input": text, "text": True, "stdout": subprocess.PIPE}
+    return subprocess.run(command, check=True, **options).stdout.strip()
 
 project = pathlib.Path(sys.argv[-1])
-(project / "README.md").write_text("Other text")
+if os.environ["CONFLICT"]:
+    (project / "README.md").write_text("<<<<<<< ours\\n=======\\n>>>>>>> theirs\\n")
+    blob = git("hash-object", "-w", "README.md")
+    stages = "".join(f"100644 {blob} {stage}\\tREADME.md\\n" for stage in (1, 2, 3))
+    git("update-index", "--index-info", text=f"0 {'0' * 40}\\tREADME.md\\n{stages}")
+else:
+    (project / "README.md").write_text("Other text")
 (project / "new.md").write_text("New text")
 (project / "SECURITY.md").unlink(missing_ok=True)
 (project / "AGENTS.md").unlink()

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,28 +149,30 @@ def merge(version: str) -> tuple[str, str]:
     """Lets cruft merge in a copy. Returns git's tree of the result, and the entries of its index that
     are not merged."""
     prefix = git("rev-parse", "--show-prefix").strip()
+    folder = Path(mkdtemp())
+    copy = folder / "copy"
     try:
-        with TemporaryDirectory() as folder:
-            copy = Path(folder) / "copy"
-            with uninterrupted():
-                git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
-            options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
-            cruft = subprocess.run(
-                [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            if cruft.returncode:
-                # Of a traceback, what the exception says.
-                reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
-                reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
-                fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
-            conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
-            git("add", "--all", "--force", cwd=copy)
-            tree = git("write-tree", cwd=copy).strip()
+        with uninterrupted():
+            git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
+        options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
+        cruft = subprocess.run(
+            [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if cruft.returncode:
+            # Of a traceback, what the exception says.
+            reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
+            reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
+            fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
+        conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
+        git("add", "--all", "--force", cwd=copy)
+        tree = git("write-tree", cwd=copy).strip()
     finally:
-        git("worktree", "prune")  # also that of a program that was killed
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+            git("worktree", "prune")  # also that of a program that was killed
     return tree, conflicts
 
 
@@ -178,6 +180,9 @@ def replace(before: str, after: str, conflicts: str = "") -> None:
     """Brings one tree of git in the place of the other; refuses to touch what has been edited."""
     top = Path(git("rev-parse", "--show-toplevel").strip())
     with uninterrupted():
+        if git("ls-files", "--unmerged", cwd=top):  # which it would refuse
+            git("read-tree", before, cwd=top)
+            git("update-index", "-q", "--refresh", cwd=top)
         git("read-tree", "-m", "-u", before, after, cwd=top)
         if conflicts:  # git should go on to call these files unmerged, and not commit them
             paths = {entry.partition("\t")[2] for entry in conflicts.split("\0") if entry}

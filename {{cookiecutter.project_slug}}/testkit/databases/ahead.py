@@ -16,7 +16,13 @@ FILE = ".performance/database.txt"
 NEEDED = pytest.StashKey[str]()
 """What this run has needed: the kind of its database, and the name of its template."""
 AHEAD = pytest.StashKey["Ahead"]()
-WITHOUT_TESTS = frozenset({"--collect-only", "--co", "--help", "-h", "--version", "-V"})
+HAS_RUN = pytest.StashKey[bool]()
+WITHOUT_TESTS = frozenset(
+    {
+        *("--cache-show", "--co", "--collect-only", "--fixtures", "--help"),
+        *("--markers", "--version", "-V", "-h"),
+    }
+)
 
 
 class Ahead(threading.Thread):
@@ -24,16 +30,16 @@ class Ahead(threading.Thread):
 
     def __init__(self, context: AbstractContextManager[Any]) -> None:
         super().__init__(name="testkit-ahead", daemon=True)
-        self._context = context
-        self._held = ExitStack()
+        self._making = context
+        self._made = ExitStack()
 
     def run(self) -> None:
         with suppress(Exception):
-            self._held.enter_context(self._context)
+            self._made.enter_context(self._making)
 
     def end(self) -> None:
         self.join()
-        self._held.close()
+        self._made.close()
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -56,6 +62,13 @@ def wait_for_what_is_made_ahead(config: pytest.Config) -> None:
         config.stash[AHEAD].join()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    # While somebody connects, the sockets that tests may not have are there.
+    wait_for_what_is_made_ahead(session.config)
+    session.config.stash[HAS_RUN] = not session.config.option.collectonly and bool(session.items)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Notes what the next run will probably need."""
     config = session.config
@@ -66,5 +79,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if NEEDED in config.stash:
             file.parent.mkdir(exist_ok=True)
             file.write_text(config.stash[NEEDED])
-        elif session.testscollected and not config.option.collectonly:
+        elif config.stash.get(HAS_RUN, False):
             file.unlink(missing_ok=True)

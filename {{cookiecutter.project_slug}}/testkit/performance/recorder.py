@@ -69,7 +69,7 @@ def calibrate() -> float:
     best = _work()
     for _ in range(4):
         again = _work()
-        is_same = abs(again / best - 1) < SAME
+        is_same = abs(again - best) <= best * SAME
         best = min(best, again)
         if is_same:
             break

@@ -8,15 +8,14 @@ as always.
 In the same way a run (its id is `run`) asks for a worker, whose id is the answer; nothing is, if it gets none.
 """
 
+# Whoever asks has to be quick: it starts in half of the time without `json`, `pathlib`, `typing`, and what
+# `socket` adds to this one.
+import _socket
 import marshal
 import os
 import signal
 import stat
 import sys
-
-# Whoever asks has to be quick: it starts in half of the time without `json`, `pathlib`, `typing`, and what
-# `socket` adds to this.
-from _socket import AF_UNIX, CMSG_LEN, SCM_RIGHTS, SOL_SOCKET, socket
 from contextlib import suppress
 
 HEAD = 4  # bytes that say how long the request is
@@ -47,8 +46,8 @@ def address() -> str | None:
     return f"{folder}/{here.st_dev:x}-{here.st_ino:x}.sock"
 
 
-def connect(address: str) -> socket | None:
-    connection = socket(AF_UNIX)
+def connect(address: str) -> _socket.socket | None:
+    connection = _socket.socket(_socket.AF_UNIX)
     try:
         connection.connect(address)
     except OSError:
@@ -63,7 +62,7 @@ def circumstances() -> list[object]:
     return [sys.executable, sys.version, list(sys.flags), sys.warnoptions, variables]
 
 
-def request(connection: socket, arguments: list[str]) -> int | None:
+def request(connection: _socket.socket, arguments: list[str]) -> int | None:
     """Has pytest run with this process' directory, environment and streams, and passes signals on.
 
     Returns its exit status, negative for a signal, or `None` if it has to start cold.
@@ -125,16 +124,20 @@ def ignores_interrupts() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def send(connection: socket, wanted: Request, streams: tuple[int, int, int] = STREAMS) -> None:
+def send(
+    connection: _socket.socket, wanted: Request, streams: tuple[int, int, int] = STREAMS
+) -> None:
     data = marshal.dumps(wanted)
     files = b"".join(file.to_bytes(FILE_BYTES, sys.byteorder) for file in streams)
-    connection.sendmsg([len(data).to_bytes(HEAD)], [(SOL_SOCKET, SCM_RIGHTS, files)])
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)
+    connection.sendmsg([len(data).to_bytes(HEAD)], [rights])
     connection.sendall(data)
 
 
-def receive(connection: socket) -> tuple[Request, list[int]]:
+def receive(connection: _socket.socket) -> tuple[Request, list[int]]:
     """A request and its streams. `OSError` where it breaks off, `ValueError` where it is none."""
-    head, ancillary, _, _ = connection.recvmsg(HEAD, CMSG_LEN(len(STREAMS) * FILE_BYTES))
+    room = _socket.CMSG_LEN(len(STREAMS) * FILE_BYTES)
+    head, ancillary, _, _ = connection.recvmsg(HEAD, room)
     streams = [
         int.from_bytes(files[start : start + FILE_BYTES], sys.byteorder)
         for _, _, files in ancillary

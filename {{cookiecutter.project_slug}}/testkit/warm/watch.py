@@ -4,6 +4,7 @@ Which tests those are is known by testmon. Arguments are pytest's and hold for e
 other watch modes, Jest's and Vitest's; `?` shows them.
 """
 
+import _socket
 import atexit
 import os
 import queue
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from _socket import socket
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -45,6 +45,7 @@ NO_TESTS = 5
 KNOWN = ".testmondata"
 LEARNT = ".testmondata-learning"
 QUIET = 0.3  # seconds; a change is told sooner
+PATIENCE = 5.0  # seconds
 DEBOUNCE = 50  # ms in which several files are saved at once
 CLEAR = "\033[H\033[2J\033[3J"
 GOODBYE = b"q"
@@ -72,7 +73,7 @@ class WarmParent:
             self.end()
         return subprocess.run([sys.executable, "-m", "pytest", *arguments]).returncode
 
-    def start(self, path: str) -> socket | None:
+    def start(self, path: str) -> _socket.socket | None:
         self.end()
         terminal = os.dup(self.terminal)
         option = f"--terminal={terminal}"
@@ -286,6 +287,14 @@ def keep_server() -> subprocess.Popen[bytes] | None:
     )
 
 
+def end_server(server: subprocess.Popen[bytes]) -> None:
+    try:
+        server.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:  # it waits for a database server that does not answer
+        server.kill()
+        server.wait()
+
+
 def copy(source: str, target: str) -> None:
     """testmon's database, with its log. Nobody has it open."""
     for end in ("", "-wal"):
@@ -322,7 +331,7 @@ def main() -> None:
         watcher.stop_learning()
         parent.end()
         if server is not None:
-            server.communicate()
+            end_server(server)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,13 @@ TEMPLATES = """
     SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
     WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
 """
+IS_LOCKED = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = $1
+          AND objid::bigint = hashtext($2)::bigint & 4294967295
+    )
+"""
 SPARES = """
     SELECT datname FROM pg_database
     WHERE starts_with(datname, $1) AND shobj_description(oid, 'pg_database') = $2
@@ -71,11 +78,13 @@ SPARES = """
 class Databases:
     """Works in a thread of its own, whether or not the event loop of the tests runs."""
 
-    def __init__(self, server: Server, loop: BackgroundLoop) -> None:
+    def __init__(self, server: Server, loop: BackgroundLoop, directory: Path) -> None:
         self.server = server
+        self.channel = _spare_channel(directory)
         self._run = loop.run
         self._template_names: dict[DatabaseSetup, str] = {}
-        self._has_spares = False
+        self._taken: str | None = None
+        self._is_left_over = False
 
     def open(self) -> None:
         self._run(self._open())
@@ -104,7 +113,7 @@ class Databases:
         self._run(self._close())
 
     async def _close(self) -> None:
-        if not self._has_spares:
+        if not self._is_left_over:
             await self._sweep_leftovers()  # of a worker that has crashed
         await self._admin.close()
 
@@ -132,12 +141,16 @@ class Databases:
             self._run(self._give_back(setup, name))
 
     async def _give_back(self, setup: DatabaseSetup | None, name: str) -> None:
-        if not self._has_spares:  # whoever makes them drops what is left over
+        # Whoever has made a spare drops what is left over, as long as he lives.
+        self._is_left_over = bool(
+            self._taken and await self._admin.fetchval(IS_LOCKED, LOCKS, self._taken)
+        )
+        if not self._is_left_over:
             await self._drop(name)
         await self._unlock(name)
         if setup in self._template_names:
             template = self._template_names[setup]
-            await self._admin.execute("SELECT pg_notify($1, $2)", spare_channel(), template)
+            await self._admin.execute("SELECT pg_notify($1, $2)", self.channel, template)
 
     def clone(self, setup: DatabaseSetup, name: str) -> None:
         """Replaces the database by a new clone, whoever is connected to it."""
@@ -161,7 +174,7 @@ class Databases:
         for (spare,) in await self._admin.fetch(SPARES, SPARE_PREFIX, template):
             with suppress(asyncpg.PostgresError):  # another run was sooner
                 await self._admin.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
-                self._has_spares = True
+                self._taken = spare
                 return True
         return False
 
@@ -254,10 +267,10 @@ class Databases:
         await self._admin.execute("SELECT pg_advisory_unlock($1, hashtext($2))", LOCKS, name)
 
 
-def spare_channel() -> str:
-    """Where the runs of this directory say at their end that they had a clone, and `spares` listens."""
-    here = Path.cwd().stat()
-    return f"{PREFIX}{here.st_dev:x}_{here.st_ino:x}"
+def _spare_channel(directory: Path) -> str:
+    """Where the runs of a directory say at their end that they had a clone, and `spares` listens."""
+    found = directory.stat()
+    return f"{PREFIX}{found.st_dev:x}_{found.st_ino:x}"
 
 
 @contextmanager
@@ -268,7 +281,7 @@ def open_databases(config: pytest.Config) -> Iterator[Databases]:
     try:
         if shared.users == 1:
             wait_for_what_is_made_ahead(config)
-            shared.databases = _open_databases(shared.resources)
+            shared.databases = _open_databases(shared.resources, config.rootpath)
             if not shared.databases.is_superuser and "PYTEST_XDIST_WORKER" not in os.environ:
                 role = shared.databases.role
                 warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
@@ -290,12 +303,12 @@ class _Shared:
 SHARED = pytest.StashKey[_Shared]()
 
 
-def _open_databases(resources: ExitStack) -> Databases:
+def _open_databases(resources: ExitStack, directory: Path) -> Databases:
     loop = resources.enter_context(background_loop())
     for is_last in (False, True):
         attempt = ExitStack()
         server = attempt.enter_context(server_for_tests())
-        databases = Databases(server, loop)
+        databases = Databases(server, loop, directory)
         try:
             databases.open()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ServerError) as error:

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 
@@ -20,7 +21,6 @@ from testkit.databases.postgresql.databases import (
     SPARES,
     TEMPLATE_PREFIX,
     Databases,
-    spare_channel,
 )
 from testkit.databases.postgresql.server import Server, server_for_tests
 
@@ -35,7 +35,7 @@ OUR_SPARES = """
 
 class SpareDatabases(Databases):
     def __init__(self, server: Server, loop: BackgroundLoop) -> None:
-        super().__init__(server, loop)
+        super().__init__(server, loop, Path.cwd())
         self._names: list[str] = []
         self._needed: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -55,8 +55,7 @@ class SpareDatabases(Databases):
         self._run(self._make_one(template))
 
     async def _make_one(self, template: str) -> None:
-        self._has_spares = bool(await self._admin.fetch(SPARES, SPARE_PREFIX, template))
-        if not self._has_spares:
+        if not await self._admin.fetch(SPARES, SPARE_PREFIX, template):
             await self._make(template)
 
     def make_whenever_one_was_needed(self) -> None:
@@ -64,7 +63,7 @@ class SpareDatabases(Databases):
 
     async def _listen(self) -> None:
         await self._admin.add_listener(
-            spare_channel(), lambda *notice: self._needed.put_nowait(notice[-1])
+            self.channel, lambda *notice: self._needed.put_nowait(notice[-1])
         )
 
     async def _make_what_is_needed(self) -> None:
@@ -112,6 +111,8 @@ def spare_databases(server: Server) -> Iterator[SpareDatabases]:
     with background_loop() as loop:
         databases = SpareDatabases(server, loop)
         databases.open()
-        yield databases
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it may be gone
-            databases.close()
+        try:
+            yield databases
+        finally:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it may be gone
+                databases.close()
