@@ -34,6 +34,7 @@ CHOSEN_FILES = {
         "testkit/databases/postgresql/keep.py",
         "testkit/databases/postgresql/keeper.py",
         "testkit/databases/postgresql/server.py",
+        "testkit/databases/postgresql/spares.py",
         "testkit/databases/postgresql/sync.py",
     },
 }

@@ -120,6 +120,18 @@ async def test_which(session):
 """
 
 
+PATIENT = """
+import time
+from pathlib import Path
+
+
+def test_patient(sync_session):
+    Path("waiting.txt").touch()
+    while not Path("go.txt").exists():
+        time.sleep(0.05)
+"""
+
+
 class TestSpares:
     """What `make watch` keeps: databases that a run only has to rename."""
 
@@ -189,6 +201,26 @@ class TestSpares:
             assert template in databases(own, "template")
             assert self.run(other, own) not in self.spares(own)
 
+    def test_whose_maker_has_ended_is_dropped_by_the_run(
+        self, project: Project, own: TCPServer
+    ) -> None:
+        (project.path / "tests" / "test_patient.py").write_text(PATIENT)
+        with self.kept(project, own):
+            self.run(project, own)
+            wait_until(lambda: len(self.spares(own)) == 1)
+            (spare,) = self.spares(own)
+            patient = start(
+                *(project.venv / "bin" / "python", "-m", "pytest", "tests/test_patient.py"),
+                cwd=project.path,
+                TEST_DATABASE_URL=own.url(),
+            )
+            wait_until((project.path / "waiting.txt").exists, 30)
+            assert spare not in self.spares(own)
+        (project.path / "go.txt").touch()
+
+        assert patient.wait(30) == 0
+        assert databases(own, "template") == databases(own)
+
     def test_of_a_killed_process_are_dropped_by_the_next_run(
         self, project: Project, own: TCPServer
     ) -> None:
@@ -223,6 +255,17 @@ def test_nothing():
 """
 
 
+GONE = """
+import os
+
+
+def test_gone(sync_session, tmp_path):
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+"""
+
+
 class TestAhead:
     """While a run begins, the database is made that it will probably need."""
 
@@ -254,6 +297,15 @@ class TestAhead:
 
         assert databases(own, "template") == databases(own)
         assert self.origin(project, own) != "None"
+
+    def test_run_may_end_in_another_folder(self, project: Project, own: TCPServer) -> None:
+        (project.path / "tests" / "test_gone.py").write_text(GONE)
+        self.origin(project, own)
+
+        output = project.pytest("tests/test_gone.py", TEST_DATABASE_URL=own.url()).stdout
+
+        assert "1 passed" in output
+        assert databases(own, "template") == databases(own)
 
     def test_of_another_template_is_not_taken(self, project: Project, own: TCPServer) -> None:
         self.origin(project, own)
