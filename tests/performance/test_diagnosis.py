@@ -32,7 +32,7 @@ def test_profile(ready: Project) -> None:
         import time
 
         def busy():
-            end = time.perf_counter() + 0.2
+            end = time.perf_counter() + 0.5
             while time.perf_counter() < end:
                 pass
 
@@ -45,7 +45,7 @@ def test_profile(ready: Project) -> None:
     output = ready.make("profile", f"T={INNER}::test_busy").stdout
 
     assert f"{INNER}::test_busy: the first run took " in output
-    assert re.search(r"20\d\.\d+ ms +9\d%.*busy  tests/test_inner\.py", output)
+    assert re.search(r"\d{3}\.\d+ ms +[5-9]\d%.*busy  tests/test_inner\.py", output), output
     # All of it is shown.
     assert re.search(r"ms +(100|9\d)%  test_busy", output)
 
