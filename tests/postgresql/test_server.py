@@ -25,7 +25,8 @@ SERVER = "testkit/databases/postgresql/server.py"
 @pytest.fixture(autouse=True)
 def no_server_is_left() -> Iterator[None]:
     yield
-    wait_until(lambda: private_servers() == [])
+    # Another worker may have one for a while.
+    wait_until(lambda: private_servers() == [], 60)
 
 
 def only_the_wheel(project: Project) -> None:
