@@ -45,15 +45,18 @@ NO_SUPERUSER = (
     "The role `{role}` of the tests is no superuser. After a test the tables are emptied in "
     "the order of their foreign keys, and with triggers switched off one by one, which takes longer."
 )
-LEFTOVERS = """
-    SELECT datname FROM pg_database
-    WHERE starts_with(datname, $1) AND NOT starts_with(datname, $2)
-      AND pg_has_role(datdba, 'MEMBER') AND NOT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND classid = $3
-          AND objid::bigint = hashtext(datname)::bigint & 4294967295
-    )
+# $1 is `LOCKS`.
+HOLDERS = """
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = $1
+      AND objid::bigint = hashtext({name})::bigint & 4294967295
 """
+LEFTOVERS = f"""
+    SELECT datname FROM pg_database
+    WHERE starts_with(datname, $2) AND NOT starts_with(datname, $3)
+      AND pg_has_role(datdba, 'MEMBER') AND NOT EXISTS ({HOLDERS.format(name="datname")})
+"""
+IS_LOCKED = f"SELECT EXISTS ({HOLDERS.format(name='$2')})"
 DISCONNECT = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = $1 AND backend_type = 'client backend'
@@ -61,13 +64,6 @@ DISCONNECT = """
 TEMPLATES = """
     SELECT datname, shobj_description(oid, 'pg_database') AS migrations FROM pg_database
     WHERE starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
-"""
-IS_LOCKED = """
-    SELECT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND classid = $1
-          AND objid::bigint = hashtext($2)::bigint & 4294967295
-    )
 """
 SPARES = """
     SELECT datname FROM pg_database
@@ -245,7 +241,7 @@ class Databases:
             await self._admin.execute(f"DROP DATABASE IF EXISTS {name}")
 
     async def _sweep_leftovers(self) -> None:
-        for (name,) in await self._admin.fetch(LEFTOVERS, PREFIX, TEMPLATE_PREFIX, LOCKS):
+        for (name,) in await self._admin.fetch(LEFTOVERS, LOCKS, PREFIX, TEMPLATE_PREFIX):
             await self._sweep(name)
 
     async def _sweep(self, name: str) -> None:
