@@ -1,5 +1,5 @@
-"""Makes a database ready while the application is imported, a pytest plugin: starts the server, and has it make a
-clone of the template.
+"""Makes a database ready while the application is imported, a pytest plugin: starts the server, connects to it, and
+has it make a clone of the template.
 
 That is what the last run has needed. What this one needs is not known before its tests are.
 """
@@ -52,7 +52,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
         kind, template = (config.rootpath / FILE).read_text().split()
         # Imported here, as two threads that import may wait for each other.
         backend = import_module(f"testkit.databases.{kind}")
-        config.stash[AHEAD] = ahead = Ahead(backend.made_ahead(template))
+        config.stash[AHEAD] = ahead = Ahead(backend.made_ahead(config, template))
         ahead.start()
         config.add_cleanup(ahead.end)
 

@@ -19,9 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 from testkit.databases.ahead import NEEDED
 from testkit.databases.postgresql.connect import connect, open_connection
-from testkit.databases.postgresql.databases import Databases, open_databases
+from testkit.databases.postgresql.databases import Databases, made_ahead, open_databases
 from testkit.databases.postgresql.server import ServerError, describe
-from testkit.databases.postgresql.spares import made_ahead
 from testkit.databases.postgresql.sync import SyncEngines
 from testkit.eager import Eager
 

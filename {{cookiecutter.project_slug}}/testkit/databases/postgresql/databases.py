@@ -7,6 +7,7 @@ database holds an advisory lock on its name. Without one it is a leftover, and t
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,7 @@ from testkit.databases.postgresql.server import (
 
 PREFIX = "testkit_"
 TEMPLATE_PREFIX = f"{PREFIX}template_"
+TEMPLATE = re.compile(rf"{TEMPLATE_PREFIX}[0-9a-f_]+")
 SPARE_PREFIX = f"{PREFIX}spare_"
 LOCKS = 1_953_723_507  # the class of our advisory locks; any number, but always the same
 BASELINE = Path(__file__).with_name("baseline.sql")
@@ -79,7 +81,9 @@ class Databases:
         self.channel = _spare_channel(directory)
         self._run = loop.run
         self._template_names: dict[DatabaseSetup, str] = {}
-        self._taken: str | None = None
+        self.has_warned = "PYTEST_XDIST_WORKER" in os.environ  # the controller has
+        self._spares: list[str] = []  # which this process has made
+        self._taken: str | None = None  # of whoever has made it
         self._is_left_over = False
 
     def open(self) -> None:
@@ -109,6 +113,8 @@ class Databases:
         self._run(self._close())
 
     async def _close(self) -> None:
+        for name in self._spares:
+            await self._drop(name)
         if not self._is_left_over:
             await self._sweep_leftovers()  # of a worker that has crashed
         await self._admin.close()
@@ -137,7 +143,7 @@ class Databases:
             self._run(self._give_back(setup, name))
 
     async def _give_back(self, setup: DatabaseSetup | None, name: str) -> None:
-        # Whoever has made a spare drops what is left over, as long as he lives.
+        # Whoever else has made a spare drops what is left over, as long as he lives.
         self._is_left_over = bool(
             self._taken and await self._admin.fetchval(IS_LOCKED, LOCKS, self._taken)
         )
@@ -170,9 +176,29 @@ class Databases:
         for (spare,) in await self._admin.fetch(SPARES, SPARE_PREFIX, template):
             with suppress(asyncpg.PostgresError):  # another run was sooner
                 await self._admin.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
-                self._taken = spare
+                if spare in self._spares:
+                    self._spares.remove(spare)
+                else:
+                    self._taken = spare
                 return True
         return False
+
+    def make_spare(self, template: str) -> None:
+        """Unless there is one, which another process has made."""
+        self._run(self._make_spare_unless_there_is_one(template))
+
+    async def _make_spare_unless_there_is_one(self, template: str) -> None:
+        if not await self._admin.fetch(SPARES, SPARE_PREFIX, template):
+            await self._make_spare(template)
+
+    async def _make_spare(self, template: str) -> None:
+        if not TEMPLATE.fullmatch(template):
+            return
+        name = f"{SPARE_PREFIX}{secrets.token_hex(4)}"
+        await self._lock(name)
+        self._spares.append(name)
+        await self._create(name, template)
+        await self._admin.execute(f"COMMENT ON DATABASE {name} IS '{template}'")
 
     async def _template(self, setup: DatabaseSetup) -> str:
         """The migrated template; made once for all workers and runs of this checkout."""
@@ -272,15 +298,32 @@ def _spare_channel(directory: Path) -> str:
 @contextmanager
 def open_databases(config: pytest.Config) -> Iterator[Databases]:
     """The databases of this process's server, the same for all who use them at a time."""
+    wait_for_what_is_made_ahead(config)
+    with _shared_databases(config) as databases:
+        if not (databases.is_superuser or databases.has_warned):
+            databases.has_warned = True
+            warnings.warn(NO_SUPERUSER.format(role=databases.role), stacklevel=2)
+        yield databases
+
+
+@contextmanager
+def made_ahead(config: pytest.Config, template: str) -> Iterator[None]:
+    """Has a server, is connected to it, and has a clone of this template, until the end of the context. But if the
+    server was there, it is probably kept, with clones."""
+    with _shared_databases(config) as databases:
+        if not databases.server.was_running:
+            with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
+                databases.make_spare(template)
+        yield
+
+
+@contextmanager
+def _shared_databases(config: pytest.Config) -> Iterator[Databases]:
     shared = config.stash.setdefault(SHARED, _Shared())
     shared.users += 1
     try:
         if shared.users == 1:
-            wait_for_what_is_made_ahead(config)
             shared.databases = _open_databases(shared.resources, config.rootpath)
-            if not shared.databases.is_superuser and "PYTEST_XDIST_WORKER" not in os.environ:
-                role = shared.databases.role
-                warnings.warn(NO_SUPERUSER.format(role=role), stacklevel=2)
         yield shared.databases
     finally:
         shared.users -= 1

@@ -33,6 +33,7 @@ PORT = 5432  # a part of the socket's name
 START_TIMEOUT = 60.0  # seconds
 LONGEST_SOCKET = 100  # characters of its path; the system allows 103 to 107
 
+PROGRAMS = ("postgres", "initdb", "pg_ctl")
 PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian
     "/usr/pgsql-*/bin",  # Red Hat
@@ -105,8 +106,8 @@ def find_installation() -> Installation:
 
 def _installations(folders: Iterable[Path], *, is_wheel: bool) -> Iterator[Installation]:
     for folder in folders:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            command = [str(folder / "postgres"), "--version"]
+        if all((folder / program).exists() for program in PROGRAMS):
+            command = [str(folder / "pg_ctl"), "--version"]  # in a tenth of the server's own time
             output = subprocess.run(command, capture_output=True, text=True).stdout
             if version := re.search(r"\(PostgreSQL\) (\d+)\.(\d+)", output):
                 yield Installation(tuple(map(int, version.groups())), folder, is_wheel)

@@ -1,5 +1,4 @@
-"""Clones of the template in reserve: one that is made while a run begins, or, while `keep` is open, as many as the
-runs of this directory have needed at a time.
+"""Clones of the template in reserve: as many as the runs of this directory have needed at a time.
 
 A run takes one by giving it another name, which takes 2 ms. To make one takes 50 to 200 ms, in which the
 server copies 300 files.
@@ -7,26 +6,18 @@ server copies 300 files.
 
 import asyncio
 import os
-import re
-import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
 
 from testkit.databases.postgresql.connect import BackgroundLoop, background_loop
-from testkit.databases.postgresql.databases import (
-    SPARE_PREFIX,
-    SPARES,
-    TEMPLATE_PREFIX,
-    Databases,
-)
-from testkit.databases.postgresql.server import Server, server_for_tests
+from testkit.databases.postgresql.databases import Databases
+from testkit.databases.postgresql.server import Server
 
 MOST = os.cpu_count() or 1
 REST = 0.1  # seconds in which whoever has asked ends undisturbed
-TEMPLATE = re.compile(rf"{TEMPLATE_PREFIX}[0-9a-f_]+")
 OUR_SPARES = """
     SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database
     WHERE datname = ANY($1::text[])
@@ -36,7 +27,6 @@ OUR_SPARES = """
 class SpareDatabases(Databases):
     def __init__(self, server: Server, loop: BackgroundLoop) -> None:
         super().__init__(server, loop, Path.cwd())
-        self._names: list[str] = []
         self._needed: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def _open(self) -> None:
@@ -46,17 +36,7 @@ class SpareDatabases(Databases):
     async def _close(self) -> None:
         self._needed.put_nowait(None)
         await self._work
-        for name in self._names:
-            await self._drop(name)
         await super()._close()
-
-    def make_one(self, template: str) -> None:
-        """Unless there is one, which another process has made."""
-        self._run(self._make_one(template))
-
-    async def _make_one(self, template: str) -> None:
-        if not await self._admin.fetch(SPARES, SPARE_PREFIX, template):
-            await self._make(template)
 
     def make_whenever_one_was_needed(self) -> None:
         self._run(self._listen())
@@ -72,38 +52,17 @@ class SpareDatabases(Databases):
             with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
                 await self._sweep_leftovers()
                 await self._keep_only(template)
-                if len(self._names) < MOST:
-                    await self._make(template)
+                if len(self._spares) < MOST:
+                    await self._make_spare(template)
 
     async def _keep_only(self, template: str) -> None:
         """Forgets those that were taken, and drops those of other templates."""
-        there = dict(await self._admin.fetch(OUR_SPARES, self._names))
-        for name in [name for name in self._names if there.get(name) != template]:
+        there = dict(await self._admin.fetch(OUR_SPARES, self._spares))
+        for name in [name for name in self._spares if there.get(name) != template]:
             if name in there:
                 await self._drop(name)
             await self._unlock(name)
-            self._names.remove(name)
-
-    async def _make(self, template: str) -> None:
-        if not TEMPLATE.fullmatch(template):
-            return
-        name = f"{SPARE_PREFIX}{secrets.token_hex(4)}"
-        await self._lock(name)
-        self._names.append(name)
-        await self._create(name, template)
-        await self._admin.execute(f"COMMENT ON DATABASE {name} IS '{template}'")
-
-
-@contextmanager
-def made_ahead(template: str) -> Iterator[None]:
-    """Has a server, and a clone of this template, until the end of the context. But if the server was there, it is
-    probably kept, with clones."""
-    with server_for_tests() as server, ExitStack() as held:
-        if not server.was_running:
-            databases = held.enter_context(spare_databases(server))
-            with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
-                databases.make_one(template)
-        yield
+            self._spares.remove(name)
 
 
 @contextmanager
