@@ -7,7 +7,8 @@ TEMPLATE := $(shell find cookiecutter.json early_refusal.py hooks '{{cookiecutte
 RUN = UV=$(UV) $(UV) run --only-dev
 PYTEST := pytest -n 2 --dist load --maxschedchunk 1
 ON_DEPENDENCIES := tests/test_dependencies.py $(addprefix tests/test_generated.py::,TestSuite TestQuality TestCommands)
-QUICK := $(addprefix tests/test_generated.py::,TestQuality TestCommands::test_test_fast)
+# What takes longest comes first.
+QUICK := $(addprefix tests/test_generated.py::,TestCommands::test_test_fast TestQuality)
 .PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest test-machines lint format bench pictures release clean
 
 help:  ## Show the targets
@@ -26,7 +27,7 @@ test: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test the template and the proje
 	$(RUN) $(PYTEST) -m "not long"
 
 test-fast: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test what is rendered, and its style, types and fast tests
-	$(RUN) $(PYTEST) tests/test_questions.py tests/test_rendering.py $(QUICK)
+	$(RUN) $(PYTEST) $(QUICK) tests/test_questions.py tests/test_rendering.py
 
 test-lowest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test generated projects on the oldest dependencies that they allow
 	$(RUN) env UV_RESOLUTION=lowest-direct $(PYTEST) $(ON_DEPENDENCIES)

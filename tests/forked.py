@@ -8,12 +8,14 @@ import os
 import runpy
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 ROOT = str(Path(__file__).parents[1])
 PROGRAMS = ["cookiecutter.cli", "cruft._cli"]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, *PROGRAMS])
+COMPILED = Path(ROOT, "build", "jinja")
 
 
 def run_forked(
@@ -46,5 +48,17 @@ def become(
     os.chdir(directory)
     # Here is a template too, and it is not the one that is asked for.
     sys.path[:] = [path for path in sys.path if path not in ("", ROOT)]
+    keep_what_is_compiled()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def keep_what_is_compiled() -> None:
+    """Half of what cookiecutter does is to compile 200 templates, most of which are the same each time."""
+    import cookiecutter.utils
+    from jinja2 import FileSystemBytecodeCache
+
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    cookiecutter.utils.StrictEnvironment = partial(
+        cookiecutter.utils.StrictEnvironment, bytecode_cache=FileSystemBytecodeCache(str(COMPILED))
+    )
