@@ -1,6 +1,7 @@
 """Projects are generated and installed once for all tests; those who change one get a copy."""
 
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -41,8 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish() -> None:
     for link in warm_links:
         link.unlink(missing_ok=True)
-    for project in installed:
-        copy_bytecode(project.venv, BYTECODE / project.database)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -64,6 +63,7 @@ Result = subprocess.CompletedProcess[str]
 
 def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str) -> Result:
     """Runs a command in `cwd`; with `check`, its failure fails the test and shows the output."""
+    share_bytecode(cwd)
     begun = time.monotonic()
     done = subprocess.run(
         [str(part) for part in command],
@@ -75,6 +75,39 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **environment: str)
         text=True,
     )
     return judge(done, begun, check=check)
+
+
+def share_bytecode(folder: Path) -> None:
+    """In a new virtual environment, Python would compile the same libraries again, for 4 s."""
+    venv, mark = folder / ".venv", folder / ".venv" / ".has-bytecode"
+    if venv.is_dir() and not venv.is_symlink() and not mark.exists():
+        link_bytecode(BYTECODE, venv)
+        mark.touch()
+
+
+def keep_bytecode(folder: Path) -> None:
+    """Of the libraries that the tests of a project import, unless it is there."""
+    venv = folder / ".venv"
+    libraries = sorted(path.name for path in venv.glob("lib/*/site-packages/*.dist-info"))
+    mark = BYTECODE / hashlib.sha256(repr(libraries).encode()).hexdigest()[:16]
+    if not mark.exists():
+        run(venv / "bin" / "python", "-m", "pytest", "--collect-only", "-q", cwd=folder)
+        link_bytecode(venv, BYTECODE)
+        mark.touch()
+
+
+def link_bytecode(origin: Path, to: Path) -> None:
+    """Python compares each file with its source."""
+    for compiled in origin.glob("lib/*/site-packages/**/*.pyc"):
+        copy = to / compiled.relative_to(origin)
+        if to == BYTECODE or copy.parents[1].exists():  # not of what is not installed there
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = copy.with_suffix(f".{os.getpid()}")
+            try:
+                unfinished.hardlink_to(compiled)
+            except OSError:  # on another disk
+                shutil.copy2(compiled, unfinished)
+            unfinished.replace(copy)
 
 
 def fork(
@@ -237,7 +270,6 @@ import runpy, sys
 sys.path[0] = {!r}
 runpy.run_module("testkit.warm.parent", run_name="__main__", alter_sys=True)
 """
-installed: list[Project] = []
 warm_parents: list[subprocess.Popen[str]] = []
 warm_links: list[Path] = []
 
@@ -309,9 +341,8 @@ def _installed_project(folder: Path, database: str) -> Project:
             output.mkdir()
             cookiecutter(output, database=database)
             run("make", "setup", cwd=path)
-            copy_bytecode(BYTECODE / database, path / ".venv")
+            keep_bytecode(path)
             commit_all(path)
-            installed.append(Project(path, path / ".venv", database))
     return Project(path, path / ".venv", database)
 
 
@@ -347,17 +378,7 @@ def installed_copy_of_each(copy_of_each: Project) -> Project:
     """A copy with a virtual environment of its own, for what installs or starts something."""
     copy_of_each.make("setup")
     venv = copy_of_each.path / ".venv"
-    copy_bytecode(copy_of_each.venv, venv)
     return Project(copy_of_each.path, venv, copy_of_each.database, shares_venv=False)
-
-
-def copy_bytecode(origin: Path, to: Path) -> None:
-    """What Python has compiled of the libraries, which takes 4 s. It compares each file with its source."""
-    for compiled in origin.glob("lib/*/site-packages/**/*.pyc"):
-        copy = to / compiled.relative_to(origin)
-        if to.name != ".venv" or copy.parents[1].exists():  # not of what is not installed there
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(compiled, copy)
 
 
 def copy_of(original: Project, path: Path) -> Project:

@@ -16,9 +16,8 @@ from tests.service.servers import Service, running
 
 CLIENTS = 8
 PAUSE = 0.02  # seconds of each, in which a connection is open that nobody uses
-SLOW_START = (
-    6  # seconds, as on a machine that is busy; uvicorn waits for 5 unless it is told otherwise
-)
+# Seconds, as on a machine that is busy; uvicorn waits for 5 unless it is told otherwise.
+SLOW_START = {"sqlite": 6, "postgresql": 0}
 STREAMS = """
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
@@ -98,7 +97,8 @@ def test_rolling_restart_loses_no_request(
     service = Service(copy_of_each, database_url, tmp_path / "service.log")
     service.command("migrate")
     application = copy_of_each.path / "app" / "main.py"
-    application.write_text(f"{application.read_text()}\n__import__('time').sleep({SLOW_START})\n")
+    pause = SLOW_START[copy_of_each.database]
+    application.write_text(f"{application.read_text()}\n__import__('time').sleep({pause})\n")
     service.start("--workers", "2")
     wait_until(lambda: len(processes(service, "Started")) == 2, 30)
     load = Load(service.url)
