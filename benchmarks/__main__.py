@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks import loop
 from benchmarks.load import compare
-from benchmarks.report import Row, write_report
+from benchmarks.report import Row, markdown_line, markdown_table, write_report
 
 ROOT = Path(__file__).parents[1]
 SUITE = Path(__file__).parent / "suite"
@@ -65,6 +65,12 @@ PEERS = {
     "postgresql": {"create_and_drop": -100, "truncate": -10, "clone": -10},
 }
 SHARDS = 8
+PARTS = (
+    *("smoke", "startup", "hashing", "loop", "isolation", "postgresql", "requests"),
+    *("ledger", "many", "workers", "shards", "load"),
+)
+AFTER_FIRST_COMMAND, WITH_TABLES = "startup", "isolation"
+"""From these parts on, the projects are set up, and have tables and tests of the benchmark."""
 REQUESTS = (
     Case("inline", "test_requests.py::test_two_requests"),
     Case("inline_rollback", "test_requests.py::test_two_requests_rolled_back"),
@@ -536,31 +542,27 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is run")
     parser.add_argument("--write", action="store_true", help="put table and chart into benchmarks/")
-    parts = (
-        *("smoke", "startup", "hashing", "loop", "isolation", "postgresql", "requests"),
-        *("ledger", "many", "workers", "shards", "load"),
-    )
-    parser.add_argument("--only", choices=parts, action="append", help="these parts and no others")
+    parser.add_argument("--only", choices=PARTS, action="append", help="these parts and no others")
     arguments = parser.parse_args()
 
+    chosen = arguments.only or PARTS
+    print(markdown_table([]), end="", flush=True)
     with tempfile.TemporaryDirectory(prefix="fast-fastapi-") as directory:
         bench = Bench(Path(directory), arguments.rounds)
         bench.generate()
-        chosen = arguments.only or parts
-        rows = bench.smoke() if "smoke" in chosen else []
-        for database in ("sqlite", "postgresql"):
-            bench.command("make", "setup", cwd=bench.path(database))
-        if "startup" in chosen:
-            rows += bench.startup()
-        if "hashing" in chosen:
-            rows += bench.hashing()
-        if "loop" in chosen:
-            rows += bench.loop()
-        bench.add_tables_and_tests()
-        for part in parts[4:]:
-            if part in chosen:
-                rows += getattr(bench, part)()
-    write_report(rows, into_folder=arguments.write)
+        for part in PARTS:
+            if part == AFTER_FIRST_COMMAND:
+                for database in ("sqlite", "postgresql"):
+                    bench.command("make", "setup", cwd=bench.path(database))
+            if part == WITH_TABLES:
+                bench.add_tables_and_tests()
+            if part not in chosen:
+                continue
+            # After each part, so that one that fails loses nothing of the others.
+            rows = getattr(bench, part)()
+            print("".join(map(markdown_line, (row.cells() for row in rows))), end="", flush=True)
+            if arguments.write:
+                write_report(rows)
 
 
 if __name__ == "__main__":

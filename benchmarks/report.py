@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+HEAD = (["measured", "median", "ratio", "goal"], ["---", "---:", "---", "---"])
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->\n"
 
 
@@ -44,43 +45,56 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write_report(rows: list[Row], *, into_folder: bool) -> None:
-    table = markdown_table([row.cells() for row in rows])
-    print(table)
-    if into_folder:
-        readme = FOLDER / "README.md"
-        before, rest = readme.read_text().split(BEGIN)
-        _, after = rest.split(END)
-        readme.write_text(f"{before}{BEGIN}{table}{END}{after}")
-        chart = [
-            replace(row, name=re.sub(r"What (.*?) adds to (it|a test)(: )?", r"\1\3", row.name))
-            for row in rows
-            if " adds to " in row.name and "222" not in row.name and "row" not in row.name
-        ]
-        (FOLDER / "isolation.svg").write_text(bar_chart(chart))
+def write_report(rows: list[Row]) -> None:
+    """Puts them into the table, in the place of what was measured before, and draws the chart anew."""
+    readme = FOLDER / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    table, after = rest.split(END)
+    cells = {key(line): line for line in cells_of(table)}
+    cells |= {key(row.cells()): row.cells() for row in rows}
+    readme.write_text(f"{before}{BEGIN}{markdown_table([*cells.values()])}{END}{after}")
+    chart = [
+        (re.sub(r"What (.*?) adds to (it|a test)(: )?", r"\1\3", name), value)
+        for name, value, *_ in cells.values()
+        if " adds to " in name and "222" not in name and "row" not in name
+    ]
+    (FOLDER / "isolation.svg").write_text(bar_chart(chart))
+
+
+def cells_of(table: str) -> list[list[str]]:
+    _head, _line, *lines = table.splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def key(cells: list[str]) -> tuple[str, str]:
+    """What a row is about: the same is compared with more than one other thing."""
+    return cells[0], cells[2].partition(" ")[2]
 
 
 def markdown_table(rows: list[list[str]]) -> str:
-    lines = [["measured", "median", "ratio", "goal"], ["---", "---:", "---", "---"], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(map(markdown_line, [*HEAD, *rows]))
 
 
-def bar_chart(rows: list[Row]) -> str:
+def markdown_line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def bar_chart(rows: list[tuple[str, str]]) -> str:
     """Horizontal bars that are as long as the values; readable on light and dark pages."""
     width, bar, left = 800, 34, 380
     height = bar * len(rows) + 16
-    longest = max(row.value for row in rows)
+    longest = max(float(value.split()[0]) for _name, value in rows)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" font-family="system-ui, sans-serif" font-size="14" role="img">',
         "<title>What isolating one test costs</title>",
     ]
-    for index, row in enumerate(rows):
+    for index, (name, value) in enumerate(rows):
         y = 8 + index * bar
-        length = max(2, row.value / longest * (width - left - 90))
+        length = max(2, float(value.split()[0]) / longest * (width - left - 90))
         parts += [
-            f'<text x="{left - 10}" y="{y + 20}" text-anchor="end" fill="#888">{escape(row.name.replace("`", ""))}</text>',
+            f'<text x="{left - 10}" y="{y + 20}" text-anchor="end" fill="#888">{escape(name.replace("`", ""))}</text>',
             f'<rect x="{left}" y="{y + 6}" width="{length:.1f}" height="20" rx="3" fill="#009485"/>',
-            f'<text x="{left + length + 8:.1f}" y="{y + 20}" fill="#888">{number(row.value)} {row.unit}</text>',
+            f'<text x="{left + length + 8:.1f}" y="{y + 20}" fill="#888">{value}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])

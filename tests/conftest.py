@@ -100,6 +100,8 @@ def link_bytecode(origin: Path, to: Path) -> None:
     """Python compares each file with its source."""
     for compiled in origin.glob("lib/*/site-packages/**/*.pyc"):
         copy = to / compiled.relative_to(origin)
+        if copy.exists() and copy.samefile(compiled):
+            continue
         if to == BYTECODE or copy.parents[1].exists():  # not of what is not installed there
             copy.parent.mkdir(parents=True, exist_ok=True)
             unfinished = copy.with_suffix(f".{os.getpid()}")

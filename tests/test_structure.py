@@ -94,7 +94,7 @@ TEMPLATE = {
     "early_refusal": set(),
     "tools": set(),
     "benchmarks": set(),
-    "tests": set(),
+    "tests": {"benchmarks"},
 }
 
 

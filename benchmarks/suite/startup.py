@@ -14,7 +14,7 @@ from testkit.databases.postgresql import server
 from tests.fixtures.database import SETUP
 
 server._base_directory = lambda _purpose: Path(sys.argv[1])
-config = SimpleNamespace(stash=pytest.Stash())
+config = SimpleNamespace(stash=pytest.Stash(), rootpath=Path.cwd())
 start = time.perf_counter()
 with open_worker_database(SETUP, config):
     print(time.perf_counter() - start)
