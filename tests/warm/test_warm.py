@@ -425,6 +425,11 @@ def test_what_tools_write_runs_nothing(watch: Watch) -> None:
 def test_keys(wide_watch: Watch) -> None:
     watch = wide_watch
     watch.press("\x1a")  # Ctrl-Z would leave a shell that waits forever
+    watch.press("é")
+    watch.press("\x1b[a")  # of some terminals, for Shift and an arrow
+    watch.press("?")
+    watch.child.expect_exact("those of a path")
+    assert watch.child.before.count("all tests") == 1  # among the keys
     watch.press("a")
     assert "passed" in watch.expect("all tests", "Passed")
     watch.press("t")
@@ -465,6 +470,9 @@ def test_debugger_and_interruption(watch: Watch) -> None:
     time.sleep(1)
     watch.press("\x03")
     watch.expect("KeyboardInterrupt", "Interrupted")
+
+    test.write_text("import os\n\n\ndef test_new():\n    os.kill(os.getpid(), 9)\n")
+    watch.expect("saved", "Ended by SIGKILL")
     test.unlink()
     watch.expect("saved", "Passed")
 
@@ -478,6 +486,41 @@ def test_killed(watch: Watch) -> None:
     watch.child.wait()
     assert attributes != terminal(watch)
     assert "echo" in terminal(watch)
+
+
+@sqlite_first
+@pytest.mark.parametrize("killed", ["make watch", "testkit.warm.watch"])
+@pytest.mark.parametrize("at", ["rest", "work"])
+def test_killed_below_a_shell(copy_of_each: Project, tmp_path: Path, killed: str, at: str) -> None:
+    """Whichever process of `make watch` it is, as by `pkill -9 -f`."""
+    project = copy_of_each
+    (project.path / ".venv").symlink_to(project.venv)
+    test = project.path / "tests" / "services" / "test_new.py"
+    test.write_text(f"import time\n\n\ndef test_new():\n    time.sleep({60 * (at == 'work')})\n")
+    shell = pexpect.spawn(
+        "bash",
+        ["--norc", "-i"],
+        cwd=project.path,
+        env=clean_environment() | environment(tmp_path) | {"PS1": "$ "},
+        encoding="utf-8",
+        timeout=30,
+    )
+    tty = str(Path(f"/proc/{shell.pid}/fd/0").readlink()).removeprefix("/dev/")
+    shell.sendline(f"make watch UV=true T={test.relative_to(project.path)}")
+    shell.expect_exact("Keys: " if at == "rest" else "the start")
+    time.sleep(1)
+    pids = subprocess.run(["pgrep", "-f", killed, "-t", tty], capture_output=True, text=True).stdout
+    for pid in pids.split():
+        os.kill(int(pid), signal.SIGKILL)
+
+    assert pids
+    wait_until(lambda: processes_in(project) == {}, 10)
+    state = tmp_path / "state"
+    state.touch()
+    shell.sendline(f"stty -a > {state}")
+    wait_until(lambda: "echoke" in state.read_text(), 10)
+    assert {"icanon", "echo"} <= set(state.read_text().split())
+    shell.close(force=True)
 
 
 def terminal(watch: Watch) -> str:

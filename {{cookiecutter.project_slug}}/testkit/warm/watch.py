@@ -41,14 +41,23 @@ LEARN = ("--testmon",)
 AFFECTED = ("--testmon", "--testmon-nocollect")
 ALL = ("--no-testmon",)
 FAILED = ("--lf", "--lfnf=none", "--no-testmon")
-NO_TESTS = 5
+VERDICTS = {
+    0: "Passed",
+    2: "Interrupted",
+    -signal.SIGINT: "Interrupted",
+    KILLED: "Broken off",
+    5: "No test is affected",
+}
 KNOWN = ".testmondata"
 LEARNT = ".testmondata-learning"
 QUIET = 0.3  # seconds; a change is told sooner
 PATIENCE = 5.0  # seconds
+PULSE = 0.5  # seconds
 DEBOUNCE = 50  # ms in which several files are saved at once
 CLEAR = "\033[H\033[2J\033[3J"
-GOODBYE = b"q"
+QUIT = "q"
+GOODBYE = QUIT.encode()
+ESCAPE = b"\033"
 WATCHED = {".py", ".toml", ".ini", ".cfg", ".sql", ".html", ".txt", ".json"}
 
 
@@ -113,8 +122,21 @@ class Terminal:
         atexit.register(self.give_back)
 
     def give_back(self) -> None:
-        self.take_lines()
-        os.tcsetpgrp(self.file, self.group)
+        """Unless the shell has taken it already, as it does when `make` was killed."""
+        with suppress(OSError, termios.error):  # it is closed, or `make` has ended
+            if os.tcgetpgrp(self.file) == os.getpid():
+                self.take_lines()
+                os.tcsetpgrp(self.file, self.group)
+
+    def key(self) -> str:
+        """The end of what is typed, and a terminal that belongs to the shell again, are like `q`."""
+        try:
+            typed = os.read(self.file, 1) or GOODBYE
+        except OSError:
+            typed = GOODBYE
+        if typed == ESCAPE:  # arrows and the like send letters after it
+            termios.tcflush(self.file, termios.TCIFLUSH)
+        return typed.decode("latin-1")  # what else is typed may come in parts
 
     def take_keys(self) -> None:
         tty.setcbreak(self.file, termios.TCSADRAIN)
@@ -197,7 +219,7 @@ class Watcher:
             elif self.changes.reader in ready:
                 self.run(AFFECTED, f"{shown(self.changes.take())} saved")
                 self.learn()
-            elif (key := os.read(self.terminal.file, 1).decode(errors="ignore")) in ("q", ""):
+            elif (key := self.terminal.key()) == QUIT:
                 return
             elif key in self.keys:
                 self.keys[key]()
@@ -211,13 +233,10 @@ class Watcher:
         status = self.parent.run(["-q", *options, *self.arguments()])
         seconds = time.perf_counter() - begun
         self.terminal.take_keys()
-        verdict = {
-            0: "Passed",
-            NO_TESTS: "No test is affected",
-            KILLED: "Ended from outside",
-            -signal.SIGINT: "Interrupted",
-            2: "Interrupted",
-        }.get(status, "Failed")
+        if status < 0 and status != -signal.SIGINT:
+            verdict = f"Ended by {signal.Signals(-status).name}"
+        else:
+            verdict = VERDICTS.get(status, "Failed")
         only = f" Only {chosen}." if (chosen := " ".join([self.name, self.path]).strip()) else ""
         print(f"{verdict}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do.")
 
@@ -273,6 +292,13 @@ class Watcher:
             self.run(ALL, path or "all tests")
 
 
+def end_with(parent: int) -> None:
+    """With `make`, which has started this: nobody else would notice that it was killed."""
+    while os.getppid() == parent:
+        time.sleep(PULSE)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
 def keep_server() -> subprocess.Popen[bytes] | None:
     """Where the tests may have a server of their own: keeps it running from one run to the next."""
     keeper = next((Path(__file__).parents[1] / "databases").glob("*/keep.py"), None)
@@ -321,6 +347,7 @@ def main() -> None:
     parent = WarmParent(terminal.file)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
     watcher = Watcher(sys.argv[1:], terminal, parent)
     server = keep_server()
     try:
