@@ -1,5 +1,6 @@
 """Runs from a process that holds the libraries are those of pytest, and leave nothing behind."""
 
+import colorsys
 import os
 import re
 import select
@@ -64,6 +65,7 @@ def test_prints():
 def test_dies():
     os.kill(os.getpid(), signal.SIGKILL)
 """
+COLORSYS = Path(colorsys.__file__).read_text()
 Run = tuple[int, str, str]
 OURS = re.compile(r"testkit\.(warm|databases)|-m pytest")
 KEEPER = "testkit.databases.postgresql.keep"
@@ -106,7 +108,7 @@ def run_module(
 def environment(folder: Path) -> dict[str, str]:
     """Of the processes that find each other through a folder."""
     sockets = folder / "s"
-    sockets.mkdir(exist_ok=True)
+    sockets.mkdir(exist_ok=True, parents=True)
     return ENVIRONMENT | {"TMPDIR": str(sockets)}
 
 
@@ -206,6 +208,12 @@ def test_nobody_else_can_ask(copy_of_each: Project, tmp_path: Path) -> None:
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@sqlite_first
+def test_temporary_folder_with_a_long_name(copy_of_each: Project, tmp_path: Path) -> None:
+    with parent_of(copy_of_each, tmp_path / ("long" * 30)):
+        pass
+
+
 def without_workers(run: Run) -> Run:
     lines = re.sub(r"\[gw\d\] \[.*?\]", "", run[1]).split("\n")
     return run[0], "\n".join(sorted(lines)), run[2]
@@ -294,8 +302,8 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
 class TestStale:
     """What is not the same any more starts cold, and the parent ends."""
 
-    @pytest.mark.parametrize("file", ["pyproject.toml", "testkit/warm/child.py"])
-    def test_settings_and_its_own_code(
+    @pytest.mark.parametrize("file", ["pyproject.toml", "testkit/warm/child.py", "colorsys.py"])
+    def test_settings_and_its_own_code_and_what_comes_before_a_library(
         self, copy_of_each: Project, tmp_path: Path, file: str
     ) -> None:
         test = "import os\n\n\ndef test_parent():\n    print(os.getppid(), 'is the parent')\n"
@@ -304,7 +312,8 @@ class TestStale:
             says = f"{parent.pid} is the parent"
             arguments = (copy_of_each, tmp_path, "testkit.warm", "-qs", "tests/test_parent.py")
             assert says in pytest_of(*arguments)[1]
-            (copy_of_each.path / file).touch()
+            changed = copy_of_each.path / file
+            changed.write_text(changed.read_text() if changed.exists() else COLORSYS)
             status, output, errors = pytest_of(*arguments)
             assert (status, errors, says in output) == (0, "", False)
             assert parent.wait(5) == 0
@@ -323,20 +332,111 @@ class TestStale:
 
         assert "another kit" in pytest_of(warm, tmp_path, "testkit.warm", "tests/products")[1]
 
-    def test_environment(self, warm: Project, tmp_path: Path) -> None:
-        (warm.path / "tests" / "test_flags.py").write_text(
-            "import os\nimport sys\n\n\ndef test_flags():\n"
-            "    assert sys.flags.dev_mode == bool(os.environ.get('PYTHONDEVMODE'))\n"
-        )
-        for mode in ("", "1"):
+    @pytest.mark.parametrize(
+        ("name", "value", "test"),
+        [
+            ("PYTHONDEVMODE", "1", "assert sys.flags.dev_mode is {}"),
+            ("TZ", "EST5EDT", "assert ('EST' in time.tzname) is {}"),
+        ],
+    )
+    def test_environment(
+        self, warm: Project, tmp_path: Path, name: str, value: str, test: str
+    ) -> None:
+        test_file = warm.path / "tests" / "test_environment.py"
+        for is_set in (False, True):
+            code = test.format(is_set)
+            test_file.write_text(f"import sys\nimport time\n\n\ndef test_it():\n    {code}\n")
             done = subprocess.run(
-                [warm.venv / "bin" / "python", "-m", "testkit.warm", "-q", "tests/test_flags.py"],
+                [warm.venv / "bin" / "python", "-m", "testkit.warm", "-q", test_file],
                 cwd=warm.path,
-                env=clean_environment() | environment(tmp_path) | {"PYTHONDEVMODE": mode},
+                env=clean_environment() | environment(tmp_path) | ({name: value} if is_set else {}),
                 capture_output=True,
                 text=True,
             )
             assert done.returncode == 0, done.stdout
+
+
+READER = "import os\n\nVALUE = os.environ.get('READ_BY_A_LIBRARY')\n"
+READS = """
+import os
+
+import {library}
+
+
+def test_reads():
+    print(os.getppid(), "is the parent")
+    assert {library}.VALUE == {value!r} == os.environ.get("READ_BY_A_LIBRARY")
+"""
+SETS = """
+import os
+
+os.environ["READ_BY_A_LIBRARY"] = "{value}"
+import {library}
+"""
+
+
+@sqlite_first
+class TestVariables:
+    """Libraries read some while they are imported."""
+
+    @pytest.fixture
+    def library(self, copy_of_each: Project) -> Iterator[str]:
+        (packages,) = copy_of_each.venv.glob("lib/python*/site-packages")
+        module = packages / f"reader_{os.getpid()}.py"
+        module.write_text(READER)
+        yield module.stem
+        module.unlink()
+
+    def test_of_who_asks(
+        self, copy_of_each: Project, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.expect(copy_of_each, library, None)
+        with parent_of(copy_of_each, tmp_path) as parent:
+            for value in (None, "1", None):
+                self.expect(copy_of_each, library, value)
+                if value:
+                    monkeypatch.setenv("READ_BY_A_LIBRARY", value)
+                else:
+                    monkeypatch.delenv("READ_BY_A_LIBRARY", raising=False)
+                says = f"{parent.pid} is the parent"
+                assert (says in self.run(copy_of_each, tmp_path, "testkit.warm")) is (not value)
+
+    def test_of_the_tests(self, copy_of_each: Project, tmp_path: Path, library: str) -> None:
+        self.set(copy_of_each, library, "1")
+        with parent_of(copy_of_each, tmp_path) as parent:
+            says = f"{parent.pid} is the parent"
+            for _ in range(2):
+                assert says in self.run(copy_of_each, tmp_path, "testkit.warm")
+            assert parent.poll() is None
+            self.run(copy_of_each, tmp_path, "testkit.warm", "-n1")
+
+            self.set(copy_of_each, library, "2")
+            assert says not in self.run(copy_of_each, tmp_path, "testkit.warm")
+            assert parent.wait(5) == 0
+
+    def test_of_the_tests_with_workers(
+        self, copy_of_each: Project, tmp_path: Path, library: str
+    ) -> None:
+        for value in ("1", "1", "2"):
+            self.set(copy_of_each, library, value)
+            self.run(copy_of_each, tmp_path, "pytest", "-n1", "--workers=fork")
+        assert (copy_of_each.path / ".performance" / "libraries.json").exists()
+
+    def set(self, project: Project, library: str, value: str) -> None:
+        self.expect(project, library, value)
+        conftest = project.path / "tests" / "reading" / "conftest.py"
+        conftest.write_text(SETS.format(library=library, value=value))
+
+    def expect(self, project: Project, library: str, value: str | None) -> None:
+        folder = project.path / "tests" / "reading"
+        folder.mkdir(exist_ok=True)
+        (folder / "test_reads.py").write_text(READS.format(library=library, value=value))
+
+    def run(self, project: Project, folder: Path, module: str, *options: str) -> str:
+        arguments = ("-qs", *options, "tests/reading")
+        status, output, errors = pytest_of(project, folder, module, *arguments)
+        assert (status, errors) == (0, ""), output
+        return output
 
 
 class Watch:

@@ -8,8 +8,8 @@ import sys
 import sysconfig
 import threading
 import warnings
-from collections.abc import Collection, Iterator
-from contextlib import redirect_stdout, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cached_property
 from importlib import metadata
 from itertools import chain
@@ -22,6 +22,8 @@ OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # what speaks 
 DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 
 State = dict[str, tuple[int, int] | None]
+
+VARIABLES: set[str] = set()  # which libraries have read while they were imported
 
 
 def is_library(file: str) -> bool:
@@ -46,7 +48,7 @@ def import_all(names: list[str]) -> str | None:
     gc.disable()  # as in `testkit.garbage`
     # pytest, too, undoes the filters that they set. And what they keep as the output, like Alembic, has no
     # buffer, from which nothing came before the end of a test.
-    with warnings.catch_warnings(), redirect_stdout(unbuffered_output()):
+    with warnings.catch_warnings(), redirect_stdout(unbuffered_output()), noting_variables():
         for name in names:
             # One that cannot be imported was made by other code, or wants something to have happened.
             with suppress(Exception):
@@ -57,6 +59,28 @@ def import_all(names: list[str]) -> str | None:
     gc.freeze()
     gc.enable()
     return None
+
+
+@contextmanager
+def noting_variables() -> Iterator[None]:
+    """In `VARIABLES`. What C reads is not seen."""
+    environ: Any = type(os.environ)
+    read = environ.__getitem__
+
+    def note_and_read(self: Any, name: Any) -> Any:
+        VARIABLES.add(os.fsdecode(name))
+        return read(self, name)
+
+    environ.__getitem__ = note_and_read
+    try:
+        yield
+    finally:
+        environ.__getitem__ = read
+
+
+def read_the_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the libraries would be the same in both of these environments."""
+    return all(one.get(name) == other.get(name) for name in VARIABLES)
 
 
 def unbuffered_output() -> TextIO:
@@ -110,12 +134,16 @@ def remember_packages() -> None:
     metadata.distributions = distributions
 
 
-def state(since: int) -> State:
+def state(since: int, besides: Collection[str] = ()) -> State:
     """The files that this process depends on, each with its time and its size. 10 ms for 1,000 modules.
 
-    Imports have begun at `since` (in ns): what was written later may be older in this process.
+    Imports have begun at `since` (in ns): what was written later may be older in this process. Those that
+    are not there would come before a library of this name.
     """
-    files = {getattr(sys.modules[name], "__file__", None) or "" for name in imported()}
+    names = imported()
+    files = {*besides, *(getattr(sys.modules[name], "__file__", None) or "" for name in names)}
+    for name in {name.partition(".")[0] for name in names}:
+        files |= {f"{name}.py", f"{name}/__init__.py"}
     found = {file: look(file) for file in (*files, *OWN, *DIRECTORIES, *FILES, sys.executable)}
     return {file: None if seen and seen[0] > since else seen for file, seen in found.items()}
 

@@ -27,6 +27,8 @@ from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, cl
 PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
 LIFELINE = STREAMS[0]
 TERMINAL = "--terminal="
+ENVIRONMENT = dict(os.environ)
+CIRCUMSTANCES = circumstances()
 
 
 @dataclass
@@ -42,13 +44,16 @@ class Run:
 class Parent:
     """Takes requests, and looks after the children."""
 
-    def __init__(self, listener: socket.socket, state: libraries.State) -> None:
+    def __init__(
+        self, listener: socket.socket, state: libraries.State, conftests: list[str]
+    ) -> None:
         self.listener = listener
         self.runs: dict[int, Run] = {}
         self.is_stale = False
         self.known = set(libraries.imported())  # and later what cannot be imported
         self.terminal = terminal_as_it_is()
         self.state = state
+        self.conftests = conftests
         self.selector = selectors.DefaultSelector()
         self.wakeup, self.waker = os.pipe()
         os.set_blocking(self.waker, False)
@@ -82,14 +87,17 @@ class Parent:
 
     def answer(self, connection: socket.socket) -> dict[str, Any] | None:
         try:
-            request, streams = receive(connection)
+            wanted, streams = receive(connection)
         except (OSError, ValueError):
             connection.close()
             return None
+        request: dict[str, Any] = wanted
         if "run" in request:
             return self.lend(connection, request, streams)
         self.is_stale |= libraries.changed(self.state) is not None
-        if self.is_stale or request["circumstances"] != circumstances():
+        is_the_same = request["circumstances"] == CIRCUMSTANCES
+        is_the_same &= libraries.read_the_same(request["environment"], ENVIRONMENT)
+        if self.is_stale or not is_the_same:
             say(connection, "cold", 0)
             close(connection.detach(), *streams)
             return None
@@ -107,7 +115,8 @@ class Parent:
         self, connection: socket.socket, request: dict[str, Any], streams: list[int]
     ) -> dict[str, Any] | None:
         """A worker for one of the runs, as `zygote` has them, in the same group of processes."""
-        if request["run"] not in self.runs:
+        is_the_same = libraries.read_the_same(request["environment"], os.environ)
+        if request["run"] not in self.runs or not is_the_same:
             close(connection.detach(), *streams)
             return None
         pid = self.fork(connection, streams, request["run"])
@@ -184,21 +193,25 @@ class Parent:
 
     def learn(self, needed: str) -> None:
         """Has ready the next time what a run has imported, unless it has been killed."""
-        names = [name for name in json.loads(needed or "[]") if name not in self.known]
-        if names and not self.runs and not self.is_stale:
+        if not needed or self.runs or self.is_stale:
+            return
+        names = [name for name in json.loads(needed)["libraries"] if name not in self.known]
+        if names:
             self.known.update(names)
-            self.state = prepare(names) | self.state
+            self.state = prepare(names, self.conftests) | self.state
 
 
-def prepare(names: list[str]) -> libraries.State:
+def prepare(names: list[str], conftests: list[str]) -> libraries.State:
     """Imports them. Returns the files that this process depends on now."""
     begun = time.time_ns()
     culprit = libraries.import_all([name for name in names if name not in sys.argv[2:]])
     if culprit is not None:  # what has threads cannot be forked
         arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
-        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *arguments], ENVIRONMENT)  # noqa: S606
     libraries.remember_packages()
-    return libraries.state(begun)
+    # What one of them sets before it imports a library.
+    is_of_the_tests = not libraries.read_the_same(ENVIRONMENT, os.environ)
+    return libraries.state(begun, conftests if is_of_the_tests else ())
 
 
 def become(request: dict[str, Any]) -> None:
@@ -213,13 +226,19 @@ def become(request: dict[str, Any]) -> None:
         runpy.run_module("pytest", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = end.code
+    files = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
     with request["report"] as report:
-        json.dump(libraries.imported(known), report)
+        found = {
+            "libraries": libraries.imported(known),
+            "environment": dict(os.environ),
+            "conftests": [file for file in files if Path(file).name == "conftest.py"],
+        }
+        json.dump(found, report)
     leave_at_once(status)
 
 
-def look_around() -> str:
-    """Collects the tests in a child. Returns what that has imported."""
+def look_around() -> dict[str, Any]:
+    """Collects the tests in a child. Returns what that says at its end."""
     with tempfile.TemporaryFile("w+") as report, open(os.devnull, "r+b") as nothing:
         pid = os.fork()
         if pid == 0:
@@ -236,7 +255,9 @@ def look_around() -> str:
             )
         os.waitpid(pid, 0)
         report.seek(0)
-        return report.read()
+        nothing_found = {"libraries": [], "environment": ENVIRONMENT, "conftests": []}
+        found: dict[str, Any] = json.loads(report.read() or "null") or nothing_found
+        return found
 
 
 def say(connection: socket.socket, word: str, number: int) -> None:
@@ -261,12 +282,15 @@ def main() -> None:
     path = address()
     if path is None:
         sys.exit("The folder for sockets belongs to somebody else.")
-    state = prepare(json.loads(look_around() or "[]"))
+    found = look_around()
+    os.environ.clear()
+    os.environ.update(found["environment"])
+    state = prepare(found["libraries"], found["conftests"])
     with socket.socket(socket.AF_UNIX) as listener:
         Path(path).unlink(missing_ok=True)
         listener.bind(path)
         listener.listen()
-        parent = Parent(listener, state)
+        parent = Parent(listener, state, found["conftests"])
         print("ready", flush=True)
         request = parent.serve()
         if request is not None and "run" in request:

@@ -21,9 +21,11 @@ from contextlib import suppress
 HEAD = 4  # bytes that say how long the request is
 FILE_BYTES = 4  # an open file, as C has its number
 PID_BYTES = 8  # the answer to who wants a worker
+NOBODY = bytes(PID_BYTES)  # the libraries are not those that it would have
 STREAMS = (0, 1, 2)
-# What these say is read when Python or a library starts.
-EARLY = ("PYTHON", "LD_", "DYLD_", "COVERAGE_", "OTEL_", "PYDANTIC_", "SQLALCHEMY_")
+LONGEST = 103  # bytes of the path of a socket, on macOS
+# What these say is read when a process starts.
+EARLY = ("PYTHON", "COVERAGE_", "LD_", "DYLD_", "MALLOC_", "LC_", "LANG", "TZ", "OPENSSL_")
 KILLED = 3  # the exit status of a run whose parent was killed; pytest's for an internal error
 
 Request = dict[str, object]
@@ -31,7 +33,12 @@ Request = dict[str, object]
 
 def address() -> str | None:
     """Where the parent of this directory listens; `None` where there cannot be one."""
-    folder = f"{os.environ.get('TMPDIR', '/tmp')}/testkit-{os.getuid()}"  # noqa: S108
+    here = os.stat(".")
+    owner, name = f"testkit-{os.getuid()}", f"{here.st_dev:x}-{here.st_ino:x}.sock"
+    place = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+    if len(os.fsencode(f"{place}/{owner}/{name}")) > LONGEST:
+        place = "/tmp"  # noqa: S108
+    folder = f"{place}/{owner}"
     with suppress(OSError):  # it is there, or cannot be
         os.mkdir(folder, 0o700)
     try:
@@ -42,8 +49,7 @@ def address() -> str | None:
             os.chmod(folder, 0o700)
     except OSError:
         return None
-    here = os.stat(".")
-    return f"{folder}/{here.st_dev:x}-{here.st_ino:x}.sock"
+    return f"{folder}/{name}"
 
 
 def connect(address: str) -> _socket.socket | None:

@@ -23,7 +23,16 @@ from typing import Any
 import pytest
 
 from testkit.warm import libraries
-from testkit.warm.protocol import PID_BYTES, Request, address, close, connect, send, this_process
+from testkit.warm.protocol import (
+    NOBODY,
+    PID_BYTES,
+    Request,
+    address,
+    close,
+    connect,
+    send,
+    this_process,
+)
 
 LIBRARIES = ".performance/libraries.json"
 LOOK_INTERVAL = 0.005  # seconds, while a worker ends
@@ -142,7 +151,7 @@ def fork(source: "Parent | Zygote", execmodel: Any) -> Any:
     except OSError:
         answer = b""
     close(theirs_in, theirs_out)
-    if not answer:
+    if answer in (b"", NOBODY):
         close(ours_in, ours_out)
         return None
     pid = int.from_bytes(answer)
@@ -153,16 +162,27 @@ class Zygote:
     """A process of this run, which is forked for its workers."""
 
     def __init__(self, file: Path) -> None:
+        self.file = file
+        self.begin()
+
+    def begin(self) -> None:
         self.connection, there = socket.socketpair()
         with there:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "testkit.warm.zygote", str(there.fileno()), str(file)],
+                [sys.executable, "-m", "testkit.warm.zygote", str(there.fileno()), str(self.file)],
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
 
     def ask(self, wanted: Request, streams: tuple[int, int, int]) -> bytes:
+        send(self.connection, wanted, streams)
+        answer = self.connection.recv(PID_BYTES)
+        if answer != NOBODY:
+            return answer
+        # It has begun before the project has set what a library reads.
+        self.end()
+        self.begin()
         send(self.connection, wanted, streams)
         return self.connection.recv(PID_BYTES)
 

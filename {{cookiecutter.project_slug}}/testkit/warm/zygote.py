@@ -10,10 +10,11 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from testkit.warm import libraries
 from testkit.warm.child import become_worker, hold_interrupts
-from testkit.warm.protocol import PID_BYTES, close, receive
+from testkit.warm.protocol import NOBODY, PID_BYTES, close, receive
 
 
 def main() -> None:
@@ -25,8 +26,12 @@ def main() -> None:
         return  # what has threads cannot be forked
     while True:
         try:
-            request, streams = receive(connection)
+            wanted, streams = receive(connection)
         except OSError:
+            return
+        request: dict[str, Any] = wanted
+        if not libraries.read_the_same(request["environment"], os.environ):
+            connection.sendall(NOBODY)
             return
         pid = os.fork()
         if pid == 0:
