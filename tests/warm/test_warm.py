@@ -593,34 +593,64 @@ def test_killed(watch: Watch) -> None:
 @pytest.mark.parametrize("at", ["rest", "work"])
 def test_killed_below_a_shell(copy_of_each: Project, tmp_path: Path, killed: str, at: str) -> None:
     """Whichever process of `make watch` it is, as by `pkill -9 -f`."""
-    project = copy_of_each
-    (project.path / ".venv").symlink_to(project.venv)
-    test = project.path / "tests" / "services" / "test_new.py"
+    test = copy_of_each.path / "tests" / "services" / "test_new.py"
     test.write_text(f"import time\n\n\ndef test_new():\n    time.sleep({60 * (at == 'work')})\n")
+    with shell_in(copy_of_each, tmp_path) as shell:
+        shell.sendline(f"make watch UV=true T={test.relative_to(copy_of_each.path)}")
+        shell.expect_exact("Keys: " if at == "rest" else "the start")
+        time.sleep(1)
+        kill_below(shell, killed)
+        wait_until(lambda: processes_in(copy_of_each) == {}, 10)
+        assert {"icanon", "echo"} <= attributes_in(shell, tmp_path)
+
+
+@sqlite_first
+def test_killed_before_anybody_can_notice(copy_of_each: Project, tmp_path: Path) -> None:
+    """The shell is back before the parent, which would give back the terminal as well."""
+    with shell_in(copy_of_each, tmp_path) as shell:
+        shell.sendline("make watch UV=true T=tests/services")
+        shell.expect_exact("Keys: ")
+        commands = processes_in(copy_of_each)
+        (parent,) = [pid for pid, command in commands.items() if "warm.parent" in command]
+        os.kill(parent, signal.SIGSTOP)
+        kill_below(shell, "testkit.warm.watch")
+        shell.expect_exact("$ ")
+        os.kill(parent, signal.SIGCONT)
+        wait_until(lambda: processes_in(copy_of_each) == {}, 10)
+        assert {"icanon", "echo"} <= attributes_in(shell, tmp_path)
+
+
+@contextmanager
+def shell_in(project: Project, folder: Path) -> Iterator[pexpect.spawn]:
+    (project.path / ".venv").symlink_to(project.venv)
     shell = pexpect.spawn(
         "bash",
         ["--norc", "-i"],
         cwd=project.path,
-        env=clean_environment() | environment(tmp_path) | {"PS1": "$ "},
+        env=clean_environment() | environment(folder) | {"PS1": "$ "},
         encoding="utf-8",
         timeout=30,
     )
+    shell.expect_exact("$ ")
+    yield shell
+    shell.close(force=True)
+
+
+def kill_below(shell: pexpect.spawn, command: str) -> None:
     tty = str(Path(f"/proc/{shell.pid}/fd/0").readlink()).removeprefix("/dev/")
-    shell.sendline(f"make watch UV=true T={test.relative_to(project.path)}")
-    shell.expect_exact("Keys: " if at == "rest" else "the start")
-    time.sleep(1)
-    pids = subprocess.run(["pgrep", "-f", killed, "-t", tty], capture_output=True, text=True).stdout
-    for pid in pids.split():
+    found = subprocess.run(["pgrep", "-f", command, "-t", tty], capture_output=True, text=True)
+    assert found.stdout
+    for pid in found.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
 
-    assert pids
-    wait_until(lambda: processes_in(project) == {}, 10)
-    state = tmp_path / "state"
+
+def attributes_in(shell: pexpect.spawn, folder: Path) -> set[str]:
+    """Of the terminal, as a command has it."""
+    state = folder / "state"
     state.touch()
     shell.sendline(f"stty -a > {state}")
     wait_until(lambda: "echoke" in state.read_text(), 10)
-    assert {"icanon", "echo"} <= set(state.read_text().split())
-    shell.close(force=True)
+    return set(state.read_text().split())
 
 
 def terminal(watch: Watch) -> str:
