@@ -1,5 +1,6 @@
 """The machinery of the tests, where a user would only see it fail."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -148,6 +149,16 @@ class TestWorkerDatabase:
             project.pytest(ONE_TEST)
 
         assert leftovers() == []
+
+    def test_of_another_run_that_ends_is_no_error(self, project: Project) -> None:
+        """It was found, and is not there when it is looked at. Nor can this be looked into."""
+        project.pytest(ONE_TEST)
+        gone = Path(f"/dev/shm/testkit-{os.getuid()}/worker-gone")
+        gone.touch()
+        try:
+            assert "1 passed" in project.pytest(ONE_TEST).stdout
+        finally:
+            gone.unlink()
 
     @pytest.mark.long
     def test_development_database_is_not_touched(self, project: Project) -> None:

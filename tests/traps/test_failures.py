@@ -58,6 +58,10 @@ FAILURES = """
         threading.Thread(target=time.sleep, args=(0.05,)).start()
 
 
+    async def test_leaves_a_task_that_just_ends():
+        kept.append(asyncio.create_task(asyncio.to_thread(time.sleep, 0.1)))
+
+
     @pytest.mark.timeout(0.2)
     @pytest.mark.usefixtures("each_isolation")
     @pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])
@@ -94,6 +98,7 @@ def test_what_is_left_open_is_named(copy_of_each: Project) -> None:
     for name in ("rollback-sleep0", "committed-sleep0", "rollback-sleep1", "committed-sleep1"):
         inner.assert_says(f"test_hangs[{name}]", "Timeout")
     inner.assert_passed("test_leaves_a_thread_that_just_ends")
+    inner.assert_passed("test_leaves_a_task_that_just_ends")
     inner.assert_passed(*(f"test_is_innocent[{number}]" for number in range(3)))
 
 

@@ -23,7 +23,7 @@ import sqlalchemy
 from testkit.call_site import TASKS, UNKNOWN, call_site, is_ours, relative
 
 TURNS = 10  # of the event loop, and then
-GRACE = 0.05  # seconds, for what is about to end
+GRACE = 0.25  # seconds, for what is about to end, also on a machine with too much to do
 CLEANUP_TIMEOUT = 2.0  # seconds
 CANCEL_TIMEOUT = 1.0  # seconds
 THREAD_TIMEOUT = 0.25  # seconds

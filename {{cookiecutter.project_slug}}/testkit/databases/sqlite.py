@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import aiosqlite
 import pytest
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -312,11 +312,9 @@ def _own_directory() -> Iterator[Path]:
     # A process that ends in any way loses its locks. Creating and sweeping exclude each other.
     with FileLock(base / "directories.lock"):
         for other in base.glob("worker-*"):
-            try:
-                with FileLock(other / "alive.lock", timeout=0):
-                    shutil.rmtree(other, ignore_errors=True)
-            except Timeout:
-                pass
+            # Unless it lives (`Timeout` is an `OSError`), or goes at this moment.
+            with suppress(OSError), FileLock(other / "alive.lock", timeout=0):
+                shutil.rmtree(other, ignore_errors=True)
         directory = Path(tempfile.mkdtemp(prefix="worker-", dir=base))
         alive = FileLock(directory / "alive.lock")
         alive.acquire()
