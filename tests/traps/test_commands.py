@@ -70,6 +70,21 @@ class TestMigration:
             assert "users" in tables
             assert "products" not in tables
         project.make("migrate")
+        self.check_by_alembic(project)
+
+    def check_by_alembic(self, project: Project) -> None:
+        """As some do in CI."""
+        private = ["-m", "testkit.databases.postgresql"] * (project.database == "postgresql")
+        alembic = project.venv / "bin" / "alembic"
+        command = ("python", *private, alembic) if private else (alembic,)
+
+        assert "No new upgrade operations" in project.run(*command, "check").stdout
+
+        model = "app/products/models.py"
+        project.edit(model, "mapped_column(String(3))", "mapped_column(String(4))")
+        differs = project.run(*command, "check", check=False).stdout
+        assert "New upgrade operations detected" in differs
+        assert "Traceback" not in differs
 
 
 def test_format_formats_beside_an_error_that_it_cannot_mend(project: Project) -> None:

@@ -28,7 +28,9 @@ def revise(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> Non
     """Refuses a migration without content, and lets go of a table before it is dropped."""
     upgrade, downgrade = scripts[0].upgrade_ops, scripts[0].downgrade_ops
     options = context.config.cmd_opts
-    if options is None or not options.autogenerate or upgrade is None or downgrade is None:
+    # Others, like `alembic check`, have no such option.
+    is_asked = getattr(options, "autogenerate", False)
+    if not is_asked or upgrade is None or downgrade is None:
         return
     if upgrade.is_empty():
         raise SystemExit(
