@@ -282,3 +282,25 @@ def test_what_is_forgotten_by_a_test_that_fails_is_blamed_on_no_other(project: P
         inner.assert_says(name, "The test runs in an event loop already")
         assert inner[name].kinds == ["failed"]
     inner.assert_passed("test_that_is_innocent")
+
+
+ASKED_IN_THE_BODY = """
+    import pytest
+
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_asks(request, session_loop, number):
+        client = request.getfixturevalue("client")
+        account = {"email": "ada@example.com", "password": "correct horse battery staple"}
+        response = session_loop.run_until_complete(
+            client.post("/api/v1/auth/register", json=account)
+        )
+        assert response.status_code == 201
+"""
+
+
+def test_fixtures_that_are_asked_for_in_the_test(copy_of_each: Project) -> None:
+    """As pytest-bdd does for its steps."""
+    inner = run_inner(copy_of_each, ASKED_IN_THE_BODY)
+
+    inner.assert_passed(*(f"test_asks[{number}]" for number in range(2)))

@@ -205,6 +205,7 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
         with waiting_for_others():
             _finish_cleaning(request.config, worker)
         isolation = _isolation_class(item)(worker)
+        worker.is_closed = False  # as it is until a test asks in its body
         run(loop, isolation.begin())
     with ExitStack() as examples:
         if has_examples(item):
