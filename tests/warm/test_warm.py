@@ -420,7 +420,7 @@ class TestVariables:
         for value in ("1", "1", "2"):
             self.set(copy_of_each, library, value)
             self.run(copy_of_each, tmp_path, "pytest", "-n1", "--workers=fork")
-        assert (copy_of_each.path / ".performance" / "libraries.json").exists()
+        assert (copy_of_each.path / ".performance" / "imported.json").exists()
 
     def set(self, project: Project, library: str, value: str) -> None:
         self.expect(project, library, value)
@@ -434,6 +434,94 @@ class TestVariables:
 
     def run(self, project: Project, folder: Path, module: str, *options: str) -> str:
         arguments = ("-qs", *options, "tests/reading")
+        status, output, errors = pytest_of(project, folder, module, *arguments)
+        assert (status, errors) == (0, ""), output
+        return output
+
+
+STANDS_IN = """
+import sys
+
+
+def stand_in():
+    assert "{name}" not in sys.modules, "it was imported already"
+    sys.modules["{name}"] = sys.modules[__name__]
+"""
+NEEDS = "import {name}\n\nVALUE = {name}.__name__\n"
+WITH_STAND_IN = """
+import {name}_2
+
+{name}_2.stand_in()
+import {name}_user
+"""
+USES = """
+import os
+
+import {name}_user
+
+
+def test_uses():
+    print(os.getppid(), "is the parent")
+    assert {name}_user.VALUE == "{name}_2"
+"""
+STARTS = """
+import threading
+import time
+
+threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
+"""
+
+
+@sqlite_first
+class TestUnsuited:
+    """Libraries that cannot be held are not, and no other is the worse for it."""
+
+    @pytest.fixture
+    def packages(self, copy_of_each: Project) -> Iterator[Path]:
+        (packages,) = copy_of_each.venv.glob("lib/python*/site-packages")
+        yield packages
+        for file in packages.glob(f"unsuited_{os.getpid()}*.py"):
+            file.unlink()
+
+    def test_what_another_stands_in_for(
+        self, copy_of_each: Project, tmp_path: Path, packages: Path
+    ) -> None:
+        """As `httpx2.alias_httpx()` has it, for respx."""
+        name = f"unsuited_{os.getpid()}"
+        (packages / f"{name}.py").touch()
+        (packages / f"{name}_2.py").write_text(STANDS_IN.format(name=name))
+        (packages / f"{name}_user.py").write_text(NEEDS.format(name=name))
+        self.write(copy_of_each, "conftest.py", WITH_STAND_IN.format(name=name))
+        self.write(copy_of_each, "test_uses.py", USES.format(name=name))
+
+        self.run_each_way(copy_of_each, tmp_path)
+
+    def test_what_starts_a_thread(
+        self, copy_of_each: Project, tmp_path: Path, packages: Path
+    ) -> None:
+        name = f"unsuited_{os.getpid()}"
+        (packages / f"{name}.py").write_text(STARTS)
+        test = "import os\n\nimport {}\n\n\ndef test_uses():\n    print(os.getppid(), 'is the parent')\n"
+        self.write(copy_of_each, "test_uses.py", test.format(name))
+
+        self.run_each_way(copy_of_each, tmp_path)
+
+    def write(self, project: Project, name: str, text: str) -> None:
+        folder = project.path / "tests" / "unsuited"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+    def run_each_way(self, project: Project, folder: Path) -> None:
+        for options in ((), ("-n1",), ("-n1",)):
+            self.run(project, folder, "pytest", *options)
+        with parent_of(project, folder) as parent:
+            for _ in range(2):
+                says = self.run(project, folder, "testkit.warm")
+                assert f"{parent.pid} is the parent" in says
+            self.run(project, folder, "testkit.warm", "-n1")
+
+    def run(self, project: Project, folder: Path, module: str, *options: str) -> str:
+        arguments = ("-qs", *options, "tests/unsuited")
         status, output, errors = pytest_of(project, folder, module, *arguments)
         assert (status, errors) == (0, ""), output
         return output
@@ -511,7 +599,7 @@ def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
 
 
 def test_what_tools_write_runs_nothing(watch: Watch) -> None:
-    (watch.project.path / ".performance" / "libraries.json").write_text("[]")
+    (watch.project.path / ".performance" / "imported.json").write_text("{}")
     test = watch.project.path / "tests" / "services" / "test_new.py"
     time.sleep(0.5)
     test.write_text("def test_new():\n    pass\n")
@@ -519,7 +607,7 @@ def test_what_tools_write_runs_nothing(watch: Watch) -> None:
     shown = watch.expect("saved", "1 passed", "Passed")
 
     assert "test_new.py saved" in shown
-    assert "libraries.json" not in shown
+    assert "imported.json" not in shown
 
 
 def test_keys(wide_watch: Watch) -> None:

@@ -21,6 +21,9 @@ FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini"
 OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # what speaks with the runs
 DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 
+# Their names, in the order in which they were imported, each with its own one: another, where a module stands in
+# for the library of that name, as `httpx2.alias_httpx()` has it.
+Names = dict[str, str]
 State = dict[str, tuple[int, int] | None]
 
 VARIABLES: set[str] = set()  # which libraries have read while they were imported
@@ -31,34 +34,39 @@ def is_library(file: str) -> bool:
     return any(file.startswith(f"{directory}/") for directory in DIRECTORIES)
 
 
-def imported(besides: Collection[str] = ()) -> list[str]:
-    """The libraries' modules in this process, in the order in which they were imported."""
-    return [
-        name
+def imported(besides: Collection[str] = ()) -> Names:
+    """The libraries' modules in this process."""
+    return {
+        name: getattr(module, "__name__", name)
         for name, module in list(sys.modules.items())
         if name not in besides
         and not name.startswith(("__main__", "__mp_main__"))
         and is_library(getattr(module, "__file__", None) or "")
-    ]
+    }
 
 
-def import_all(names: list[str]) -> str | None:
-    """Imports them, for good. Returns the name of a module that has started a thread: nothing may be forked
-    any more."""
+def import_all(names: Names) -> str | None:
+    """Imports them, for good. Returns the package after which this process is of no use: it has started a
+    thread, so that nothing may be forked any more; or imported what another module stands in for."""
+    replaced = [name for name, own in names.items() if own != name]
     gc.disable()  # as in `testkit.garbage`
     # pytest, too, undoes the filters that they set. And what they keep as the output, like Alembic, has no
     # buffer, from which nothing came before the end of a test.
     with warnings.catch_warnings(), redirect_stdout(unbuffered_output()), noting_variables():
-        for name in names:
+        for name in [name for name in names if name not in replaced]:
             # One that cannot be imported was made by other code, or wants something to have happened.
             with suppress(Exception):
                 importlib.import_module(name)
-            if threading.active_count() > 1:
-                return name
+            if threading.active_count() > 1 or any(map(is_itself, replaced)):
+                return name.partition(".")[0]
     leave_as_they_are()
     gc.freeze()
     gc.enable()
     return None
+
+
+def is_itself(name: str) -> bool:
+    return getattr(sys.modules.get(name), "__name__", None) == name
 
 
 @contextmanager

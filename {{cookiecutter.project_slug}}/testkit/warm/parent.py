@@ -195,23 +195,28 @@ class Parent:
         """Has ready the next time what a run has imported, unless it has been killed."""
         if not needed or self.runs or self.is_stale:
             return
-        names = [name for name in json.loads(needed)["libraries"] if name not in self.known]
+        found = json.loads(needed)
+        if not set(self.conftests).issuperset(found["conftests"]):
+            self.is_stale = True
+            return
+        names = {name: own for name, own in found["libraries"].items() if name not in self.known}
         if names:
             self.known.update(names)
             self.state = prepare(names, self.conftests) | self.state
 
 
-def prepare(names: list[str], conftests: list[str]) -> libraries.State:
-    """Imports them. Returns the files that this process depends on now."""
+def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
+    """Imports them. Returns the files that this process depends on now: among them those that can set
+    something before they import a library."""
     begun = time.time_ns()
-    culprit = libraries.import_all([name for name in names if name not in sys.argv[2:]])
-    if culprit is not None:  # what has threads cannot be forked
+    excluded = sys.argv[2:]
+    wanted = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
+    culprit = libraries.import_all(wanted)
+    if culprit is not None:
         arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
         os.execve(sys.executable, [sys.executable, *arguments], ENVIRONMENT)  # noqa: S606
     libraries.remember_packages()
-    # What one of them sets before it imports a library.
-    is_of_the_tests = not libraries.read_the_same(ENVIRONMENT, os.environ)
-    return libraries.state(begun, conftests if is_of_the_tests else ())
+    return libraries.state(begun, conftests)
 
 
 def become(request: dict[str, Any]) -> None:
@@ -227,11 +232,12 @@ def become(request: dict[str, Any]) -> None:
     except SystemExit as end:
         status = end.code
     files = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+    conftests = [file for file in files if os.path.basename(file) == "conftest.py"]
     with request["report"] as report:
         found = {
             "libraries": libraries.imported(known),
             "environment": dict(os.environ),
-            "conftests": [file for file in files if Path(file).name == "conftest.py"],
+            "conftests": [os.path.relpath(file, request["directory"]) for file in conftests],
         }
         json.dump(found, report)
     leave_at_once(status)
@@ -255,7 +261,7 @@ def look_around() -> dict[str, Any]:
             )
         os.waitpid(pid, 0)
         report.seek(0)
-        nothing_found = {"libraries": [], "environment": ENVIRONMENT, "conftests": []}
+        nothing_found = {"libraries": {}, "environment": ENVIRONMENT, "conftests": []}
         found: dict[str, Any] = json.loads(report.read() or "null") or nothing_found
         return found
 

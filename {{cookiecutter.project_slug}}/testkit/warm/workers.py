@@ -34,7 +34,7 @@ from testkit.warm.protocol import (
     this_process,
 )
 
-LIBRARIES = ".performance/libraries.json"
+LIBRARIES = ".performance/imported.json"
 LOOK_INTERVAL = 0.005  # seconds, while a worker ends
 SOURCE = pytest.StashKey["Parent | Zygote"]()
 HAD_WORKERS = pytest.StashKey[bool]()

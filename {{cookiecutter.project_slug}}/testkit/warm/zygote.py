@@ -23,7 +23,7 @@ def main() -> None:
     # Who waits for a worker is to see that it has gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if libraries.import_all(json.loads(Path(sys.argv[2]).read_text())) is not None:
-        return  # what has threads cannot be forked
+        return
     while True:
         try:
             wanted, streams = receive(connection)
