@@ -143,6 +143,7 @@ class TestCommands:
         result = project.pytest("tests/smoke", check=False)
 
         assert result.returncode == 1
+        assert "/health/ready answers 500" in result.stdout
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -61,11 +62,12 @@ class Server:
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                if httpx2.get(f"{self.url}/health/ready").is_success:
+            with suppress(httpx2.TransportError):
+                answer = httpx2.get(f"{self.url}/health/ready")
+                if answer.is_success:
                     return
-            except httpx2.TransportError:
-                pass
+                # Only what is not ready yet gets ready by waiting.
+                assert answer.status_code == 503, f"/health/ready answers {answer.status_code}"
             time.sleep(0.02)
         raise AssertionError(f"the server has ended, or was not ready in {START_TIMEOUT:g} s")
 
