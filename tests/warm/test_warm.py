@@ -65,6 +65,42 @@ def test_prints():
 def test_dies():
     os.kill(os.getpid(), signal.SIGKILL)
 """
+ODD = """
+import importlib.util
+import signal
+import sys
+from types import ModuleType
+
+spec = importlib.util.find_spec("xmlrpc.server")
+lazy = importlib.util.module_from_spec(spec)
+spec.loader = importlib.util.LazyLoader(spec.loader)
+spec.loader.exec_module(lazy)
+
+
+class Stub:
+    def __getattr__(self, name):
+        return self
+
+
+class Missing:
+    def __getattr__(self, name):
+        raise ImportError("it is not installed")
+
+
+sys.modules |= {"xmlrpc.server": lazy, "heavy": Stub(), "missing": Missing()}
+
+
+def test_passes():
+    pass
+
+
+def test_flags():
+    assert not __debug__
+
+
+def test_signals_are_not_ignored():
+    assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
+"""
 COLORSYS = Path(colorsys.__file__).read_text()
 Run = tuple[int, str, str]
 OURS = re.compile(r"testkit\.(warm|databases)|-m pytest")
@@ -112,10 +148,17 @@ def environment(folder: Path) -> dict[str, str]:
     return ENVIRONMENT | {"TMPDIR": str(sockets)}
 
 
-def pytest_of(project: Project, folder: Path, module: str, *arguments: str, text: str = "") -> Run:
+def pytest_of(
+    project: Project,
+    folder: Path,
+    module: str,
+    *arguments: str,
+    text: str = "",
+    options: tuple[str, ...] = (),
+) -> Run:
     """The exit status, output and errors of a run, without what is another one each time."""
     done = subprocess.run(
-        [project.venv / "bin" / "python", "-m", module, *arguments],
+        [project.venv / "bin" / "python", *options, "-m", module, *arguments],
         cwd=project.path,
         env=clean_environment() | environment(folder),
         input=text,
@@ -196,6 +239,26 @@ def test_output_comes_at_once_in_a_terminal(warm: Project, tmp_path: Path) -> No
     child.expect_exact("printed")
     child.sendintr()
     child.expect(pexpect.EOF)
+
+
+@sqlite_first
+def test_odd_modules_and_ends(warm: Project, tmp_path: Path) -> None:
+    """What pytest does not mind; with `-O` it ignores each `assert`."""
+    (warm.path / "tests" / "test_odd.py").write_text(ODD)
+    leaving = warm.path / ".leaving"
+    leaving.mkdir()
+    (leaving / "conftest.py").write_text('import sys\n\nsys.exit("set DATABASE_URL first")\n')
+    for options, arguments in (
+        ((), "-q -p no:randomly tests/test_odd.py"),
+        (("-O",), "-q -p no:randomly tests/test_odd.py"),
+        ((), ".leaving"),
+    ):
+        expected, found = (
+            pytest_of(warm, tmp_path, module, *arguments.split(), options=options)
+            for module in ("pytest", "testkit.warm")
+        )
+        assert found == expected, (options, arguments)
+    assert "DATABASE_URL first" in found[2]
 
 
 @sqlite_first
@@ -287,7 +350,9 @@ class TestSignals:
         ):
             wait_for(client, "waiting")
             parent.kill()
-            assert client.wait(10) == 3
+            output = client.communicate(timeout=10)[0]
+        assert client.returncode == -signal.SIGKILL
+        assert output.endswith("has ended, and with it this.\n")
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> None:
@@ -325,6 +390,27 @@ class TestStale:
         assert "failed" not in run()
         warm.edit("app/health.py", '{"status": "ok"}', '{"status": "well"}')
         assert "failed" in run()
+
+    def test_folders_that_it_has_not_seen(self, copy_of_each: Project, tmp_path: Path) -> None:
+        with parent_of(copy_of_each, tmp_path) as parent:
+            for _ in range(2):
+                pytest_of(copy_of_each, tmp_path, "testkit.warm", "--collect-only", "tests/smoke")
+            assert parent.poll() is None
+
+    def test_runs_are_not_ended(self, copy_of_each: Project, tmp_path: Path) -> None:
+        """Of others, when another parent is needed."""
+        slow = copy_of_each.path / "tests" / "products" / "test_slow.py"
+        slow.write_text("import time\n\n\ndef test_slow():\n    print('!')\n    time.sleep(5)\n")
+        with (
+            watching(copy_of_each, tmp_path, "tests/services") as watch,
+            run_module(copy_of_each, tmp_path, "testkit.warm", "-sq", str(slow)) as client,
+        ):
+            wait_for(client, "!")
+            settings = copy_of_each.path / "pyproject.toml"
+            settings.write_text(settings.read_text())
+            watch.expect("pyproject.toml saved", "Passed")
+            assert "1 passed" in client.communicate(timeout=20)[0]
+        assert client.returncode == 0
 
     def test_kit_is_never_held(self, warm: Project, tmp_path: Path) -> None:
         with (warm.path / "testkit" / "plugin.py").open("a") as plugin:
@@ -527,16 +613,30 @@ class TestUnsuited:
         return output
 
 
+STUBBORN = """
+import os
+import signal
+import time
+
+
+def test_new():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "TESTMON_DATAFILE" in os.environ:  # in the background
+        time.sleep(60)
+    signal.signal(signal.SIGTERM, before)
+"""
+
+
 class Watch:
     """`make watch` in a terminal."""
 
-    def __init__(self, project: Project, folder: Path, *arguments: str) -> None:
+    def __init__(self, project: Project, folder: Path, *arguments: str, **variables: str) -> None:
         self.project = project
         self.child = pexpect.spawn(
             str(project.venv / "bin" / "python"),
             ["-m", "testkit.warm.watch", *arguments],
             cwd=project.path,
-            env=clean_environment() | environment(folder),
+            env=clean_environment() | environment(folder) | variables,
             encoding="utf-8",
             preexec_fn=heed_interrupts,
             timeout=30,
@@ -644,6 +744,77 @@ def test_keys(wide_watch: Watch) -> None:
 
 
 @sqlite_first
+def test_path_in_place_of_those_that_were_given(copy_of_each: Project, tmp_path: Path) -> None:
+    """And of no value of an option, even if there is such a file."""
+    given = ("tests/services", "--junitxml", "report.xml", "--ignore", "tests/users")
+    test = copy_of_each.path / "tests" / "products" / "test_price.py"
+    before = test.read_text()
+    with watching(copy_of_each, tmp_path, *given) as watch:
+        assert (copy_of_each.path / "report.xml").exists()
+        watch.press("p")
+        watch.child.sendline("tests/products/test_price.py")
+        assert "Only tests/products/test_price.py" in watch.expect("passed", "Passed")
+        assert test.read_text() == before
+        assert "test_price" in copy_of_each.read("report.xml")
+
+
+@sqlite_first
+def test_folders_that_are_moved(watch: Watch) -> None:
+    services = watch.project.path / "app" / "services"
+    elsewhere = services.with_name("elsewhere")
+    services.rename(elsewhere)
+    watch.expect("elsewhere and 1 more saved", "No module named 'app.services'", "Failed")
+    elsewhere.rename(services)
+    watch.expect("elsewhere and 1 more saved", "Passed")
+
+
+@sqlite_first
+def test_import_that_never_ends(copy_of_each: Project, tmp_path: Path) -> None:
+    test = copy_of_each.path / "tests" / "services" / "test_new.py"
+    test.write_text("import time\n\ntime.sleep(600)\n")
+    watch = Watch(copy_of_each, tmp_path, "tests/services")
+    watch.child.expect_exact("the start")
+    time.sleep(2)
+    watch.press("\x03")
+    watch.expect("Interrupted")
+    assert not any("warm.parent" in command for command in processes_in(copy_of_each).values())
+    test.write_text("")
+    watch.expect("saved", "Passed")
+    test.write_text("import time\n\ntime.sleep(600)\n")
+    (copy_of_each.path / "tests" / "conftest.py").touch()
+    watch.child.expect_exact("saved")
+    time.sleep(2)
+    watch.child.kill(signal.SIGKILL)
+    wait_until(lambda: processes_in(copy_of_each) == {}, 10)
+
+
+@sqlite_first
+def test_interruption_of_a_cold_run(copy_of_each: Project, tmp_path: Path) -> None:
+    """Where there can be no parent."""
+    test = copy_of_each.path / "tests" / "services" / "test_new.py"
+    test.write_text("import time\n\n\ndef test_new():\n    print('!')\n    time.sleep(600)\n")
+    watch = Watch(copy_of_each, tmp_path, "-s", "-p", "no:randomly", str(test), TMPDIR="/nowhere")
+    watch.child.expect_exact("!")
+    watch.press("\x03")
+    watch.expect("KeyboardInterrupt", "Interrupted")
+    watch.press("q")
+    watch.child.expect(pexpect.EOF)
+
+
+@sqlite_first
+def test_ended_during_a_run(watch: Watch) -> None:
+    """As by whoever supervises it. A run that is learning in the background holds up nothing."""
+    test = watch.project.path / "tests" / "services" / "test_new.py"
+    test.write_text(STUBBORN)
+    watch.expect("saved", "Passed")
+    test.write_text("import time\n\n\ndef test_new():\n    print('!')\n    time.sleep(600)\n")
+    watch.child.expect_exact("saved", timeout=4)
+    time.sleep(1)
+    watch.child.kill(signal.SIGTERM)
+    watch.child.expect(pexpect.EOF)
+
+
+@sqlite_first
 def test_debugger_and_interruption(watch: Watch) -> None:
     test = watch.project.path / "tests" / "services" / "test_new.py"
     test.write_text("def test_new():\n    value = 41\n    breakpoint()\n    assert value == 42\n")
@@ -690,6 +861,9 @@ def test_killed_below_a_shell(copy_of_each: Project, tmp_path: Path, killed: str
         kill_below(shell, killed)
         wait_until(lambda: processes_in(copy_of_each) == {}, 10)
         assert {"icanon", "echo"} <= attributes_in(shell, tmp_path)
+        shell.sendline("jobs; echo $((40 + 2))")
+        shell.expect_exact("42")
+        assert "Stopped" not in shell.before
 
 
 @sqlite_first

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from inspect import isclass
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,7 +65,8 @@ def _variables(settings: type[BaseSettings]) -> Iterator[tuple[str, str]]:
 
 def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
     for module in list(sys.modules.values()):
-        if is_ours(getattr(module, "__file__", None) or "<"):
+        # What stands in for a module may answer anything, and one that is lazy would be loaded.
+        if type(module) is ModuleType and is_ours(vars(module).get("__file__") or "<"):
             for value in list(vars(module).values()):
                 if isinstance(value, classes):
                     value.__init__()  # type: ignore[misc]  # in place, for whoever has it

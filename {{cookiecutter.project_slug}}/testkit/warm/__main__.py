@@ -13,10 +13,17 @@ def main() -> None:
         connection = connect(path) if path else None
         if connection is not None:
             end(request(connection, arguments))
-        os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])  # noqa: S606
+        os.execv(sys.executable, cold(arguments))  # noqa: S606
     import subprocess
 
-    sys.exit(subprocess.call([sys.executable, "-m", "pytest", *arguments]))
+    sys.exit(subprocess.call(cold(arguments)))
+
+
+def cold(arguments: list[str]) -> list[str]:
+    """The command that this process was started with, `-O` and the like too, for pytest."""
+    *options, module = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
+    module = f"{module.removesuffix('testkit.warm')}pytest"  # after `-m`, or after a blank
+    return [sys.executable, *options, module, *arguments]
 
 
 def end(status: int | None) -> None:

@@ -27,6 +27,8 @@ def take_over(request: Request, streams: list[int]) -> None:
     close(*streams)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    for number in (signal.SIGTSTP, signal.SIGTTOU):  # which the watcher ignores
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN if request["is_deaf"] else signal.default_int_handler
     )
@@ -59,6 +61,8 @@ def become_worker(request: Request, streams: list[int]) -> None:
 
 def leave_at_once(status: Any) -> None:
     """Ends as `multiprocessing` does: to take 1,500 modules apart one by one would take 60 ms."""
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cached_property
 from importlib import metadata
@@ -37,12 +37,22 @@ def is_library(file: str) -> bool:
 def imported(besides: Collection[str] = ()) -> Names:
     """The libraries' modules in this process."""
     return {
-        name: getattr(module, "__name__", name)
+        name: attribute(module, "__name__") or name
         for name, module in list(sys.modules.items())
         if name not in besides
         and not name.startswith(("__main__", "__mp_main__"))
-        and is_library(getattr(module, "__file__", None) or "")
+        and is_library(attribute(module, "__file__"))
     }
+
+
+def attribute(module: object, name: str) -> str:
+    """Without asking the module: one that is lazy would be loaded, and what stands in for one may answer
+    anything."""
+    try:
+        found = object.__getattribute__(module, "__dict__").get(name)
+    except AttributeError:
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def import_all(names: Names) -> str | None:
@@ -66,7 +76,7 @@ def import_all(names: Names) -> str | None:
 
 
 def is_itself(name: str) -> bool:
-    return getattr(sys.modules.get(name), "__name__", None) == name
+    return attribute(sys.modules.get(name), "__name__") == name
 
 
 @contextmanager
@@ -145,15 +155,19 @@ def remember_packages() -> None:
 def state(since: int, besides: Collection[str] = ()) -> State:
     """The files that this process depends on, each with its time and its size. 10 ms for 1,000 modules.
 
-    Imports have begun at `since` (in ns): what was written later may be older in this process. Those that
-    are not there would come before a library of this name.
+    Those that are not there would come before a library of this name.
     """
     names = imported()
-    files = {*besides, *(getattr(sys.modules[name], "__file__", None) or "" for name in names)}
+    files = {*besides, *(attribute(sys.modules[name], "__file__") for name in names)}
     for name in {name.partition(".")[0] for name in names}:
         files |= {f"{name}.py", f"{name}/__init__.py"}
-    found = {file: look(file) for file in (*files, *OWN, *DIRECTORIES, *FILES, sys.executable)}
-    return {file: None if seen and seen[0] > since else seen for file, seen in found.items()}
+    return stamps((*files, *OWN, *DIRECTORIES, *FILES, sys.executable), since)
+
+
+def stamps(files: Iterable[str], since: int) -> State:
+    """They have been read at `since` (in ns) or later. What was written after it may have been read before."""
+    found = {file: look(file) for file in files}
+    return {file: None if was and was[0] > since else was for file, was in found.items()}
 
 
 def changed(before: State) -> str | None:

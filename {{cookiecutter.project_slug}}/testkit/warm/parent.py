@@ -9,6 +9,7 @@ package, the project's settings or the Python have changed. It also ends with it
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -25,10 +26,13 @@ from testkit.warm.child import become_worker, hold_interrupts, leave_at_once, ta
 from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, close, kill, receive
 
 PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
+LOOK_INTERVAL = 0.01  # seconds, while the tests are collected
 LIFELINE = STREAMS[0]
 TERMINAL = "--terminal="
 ENVIRONMENT = dict(os.environ)
 CIRCUMSTANCES = circumstances()
+
+Terminal = tuple[int, list[Any]]
 
 
 @dataclass
@@ -45,13 +49,19 @@ class Parent:
     """Takes requests, and looks after the children."""
 
     def __init__(
-        self, listener: socket.socket, state: libraries.State, conftests: list[str]
+        self,
+        listener: socket.socket,
+        path: str,
+        terminal: Terminal | None,
+        state: libraries.State,
+        conftests: list[str],
     ) -> None:
         self.listener = listener
+        self.path, self.inode = path, os.stat(path).st_ino
         self.runs: dict[int, Run] = {}
         self.is_stale = False
         self.known = set(libraries.imported())  # and later what cannot be imported
-        self.terminal = terminal_as_it_is()
+        self.terminal = terminal
         self.state = state
         self.conftests = conftests
         self.selector = selectors.DefaultSelector()
@@ -63,16 +73,20 @@ class Parent:
             self.selector.register(file, selectors.EVENT_READ)
 
     def serve(self) -> dict[str, Any] | None:
-        """Returns a request, in the child that is to fulfil it; or nothing, at the end."""
+        """Returns a request, in the child that is to fulfil it; or nothing, at the end.
+
+        One that is stale waits for its runs, but listens no more: another one may, at the same place.
+        """
         while not self.is_stale or self.runs:
             deadlines = [run.deadline for run in self.runs.values() if run.deadline]
             timeout = max(0, min(deadlines) - time.monotonic()) if deadlines else None
             for key, _ in self.selector.select(timeout):
                 if key.fileobj == LIFELINE:
+                    self.retire()
                     self.end()
                     return None
                 if key.fileobj is self.listener:
-                    request = self.answer(self.listener.accept()[0])
+                    request = None if self.is_stale else self.answer(self.listener.accept()[0])
                     if request is not None:
                         return request
                 elif key.fileobj == self.wakeup:
@@ -94,7 +108,8 @@ class Parent:
         request: dict[str, Any] = wanted
         if "run" in request:
             return self.lend(connection, request, streams)
-        self.is_stale |= libraries.changed(self.state) is not None
+        if libraries.changed(self.state) is not None:
+            self.retire()
         is_the_same = request["circumstances"] == CIRCUMSTANCES
         is_the_same &= libraries.read_the_same(request["environment"], ENVIRONMENT)
         if self.is_stale or not is_the_same:
@@ -110,6 +125,15 @@ class Parent:
         self.selector.register(connection, selectors.EVENT_READ, run)
         say(connection, "pid", pid)
         return None
+
+    def retire(self) -> None:
+        if not self.is_stale:
+            self.is_stale = True
+            self.selector.unregister(self.listener)
+            self.listener.close()
+            with suppress(FileNotFoundError):
+                if os.stat(self.path).st_ino == self.inode:  # and not of another parent
+                    os.unlink(self.path)
 
     def lend(
         self, connection: socket.socket, request: dict[str, Any], streams: list[int]
@@ -185,24 +209,33 @@ class Parent:
     def end(self) -> None:
         for pid in self.runs:
             kill(pid, signal.SIGKILL)
-        if self.terminal and not os.read(LIFELINE, 1):
-            import termios
-
-            file, attributes = self.terminal
-            termios.tcsetattr(file, termios.TCSADRAIN, attributes)
+        give_back(self.terminal)
 
     def learn(self, needed: str) -> None:
         """Has ready the next time what a run has imported, unless it has been killed."""
         if not needed or self.runs or self.is_stale:
             return
         found = json.loads(needed)
-        if not set(self.conftests).issuperset(found["conftests"]):
-            self.is_stale = True
+        if not self.may_hold(found):
+            self.retire()
             return
         names = {name: own for name, own in found["libraries"].items() if name not in self.known}
         if names:
             self.known.update(names)
             self.state = prepare(names, self.conftests) | self.state
+
+    def may_hold(self, found: dict[str, Any]) -> bool:
+        """Whether a `conftest.py` that is new here leaves the libraries as they are: it may set what they
+        read, or let one stand in for another."""
+        new = [file for file in found["conftests"] if file not in self.conftests]
+        if new and not (
+            libraries.read_the_same(found["environment"], os.environ)
+            and all(name == own for name, own in found["libraries"].items())
+        ):
+            return False
+        self.conftests += new
+        self.state |= libraries.stamps(new, found["begun"])
+        return True
 
 
 def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
@@ -221,7 +254,7 @@ def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
 
 def become(request: dict[str, Any]) -> None:
     """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
-    known = set(sys.modules)
+    begun, known = time.time_ns(), set(sys.modules)
     take_over(request, request["streams"])
     xdist = sys.modules.get("xdist.plugin")
     if xdist is not None:  # which has kept the path of the parent for the workers
@@ -231,22 +264,25 @@ def become(request: dict[str, Any]) -> None:
         runpy.run_module("pytest", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = end.code
-    files = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+    files = [libraries.attribute(module, "__file__") for module in list(sys.modules.values())]
     conftests = [file for file in files if os.path.basename(file) == "conftest.py"]
     with request["report"] as report:
         found = {
             "libraries": libraries.imported(known),
             "environment": dict(os.environ),
             "conftests": [os.path.relpath(file, request["directory"]) for file in conftests],
+            "begun": begun,
         }
         json.dump(found, report)
     leave_at_once(status)
 
 
-def look_around() -> dict[str, Any]:
-    """Collects the tests in a child. Returns what that says at its end."""
+def look_around(terminal: Terminal | None) -> dict[str, Any] | None:
+    """Collects the tests in a child. Returns what that says at its end; nothing if nobody waits for it."""
     with tempfile.TemporaryFile("w+") as report, open(os.devnull, "r+b") as nothing:
         pid = os.fork()
+        with suppress(OSError):
+            os.setpgid(pid, 0)
         if pid == 0:
             become(
                 {
@@ -259,7 +295,12 @@ def look_around() -> dict[str, Any]:
                     "is_deaf": True,
                 }
             )
-        os.waitpid(pid, 0)
+        # What is imported may never end.
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if select.select([LIFELINE], [], [], LOOK_INTERVAL)[0]:
+                kill(pid, signal.SIGKILL)
+                give_back(terminal)
+                return None
         report.seek(0)
         nothing_found = {"libraries": {}, "environment": ENVIRONMENT, "conftests": []}
         found: dict[str, Any] = json.loads(report.read() or "null") or nothing_found
@@ -271,7 +312,7 @@ def say(connection: socket.socket, word: str, number: int) -> None:
         connection.sendall(f"{word} {number}\n".encode())
 
 
-def terminal_as_it_is() -> tuple[int, list[Any]] | None:
+def terminal_as_it_is() -> Terminal | None:
     option = next((option for option in sys.argv if option.startswith(TERMINAL)), None)
     if option is None:
         return None
@@ -281,6 +322,15 @@ def terminal_as_it_is() -> tuple[int, list[Any]] | None:
     return terminal, termios.tcgetattr(terminal)
 
 
+def give_back(terminal: Terminal | None) -> None:
+    """At the end of the standard input, as it was; unless the watcher has said that it does so itself."""
+    if terminal and not os.read(LIFELINE, 1):
+        import termios
+
+        file, attributes = terminal
+        termios.tcsetattr(file, termios.TCSADRAIN, attributes)
+
+
 def main() -> None:
     if not hasattr(os, "fork"):
         sys.exit("Processes that are forked need Unix. Run pytest itself.")
@@ -288,7 +338,10 @@ def main() -> None:
     path = address()
     if path is None:
         sys.exit("The folder for sockets belongs to somebody else.")
-    found = look_around()
+    terminal = terminal_as_it_is()
+    found = look_around(terminal)
+    if found is None:
+        return
     os.environ.clear()
     os.environ.update(found["environment"])
     state = prepare(found["libraries"], found["conftests"])
@@ -296,14 +349,13 @@ def main() -> None:
         Path(path).unlink(missing_ok=True)
         listener.bind(path)
         listener.listen()
-        parent = Parent(listener, state, found["conftests"])
+        parent = Parent(listener, path, terminal, state, found["conftests"])
         print("ready", flush=True)
         request = parent.serve()
         if request is not None and "run" in request:
             become_worker(request, request["streams"])
         elif request is not None:
             become(request)
-        Path(path).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ STREAMS = (0, 1, 2)
 LONGEST = 103  # bytes of the path of a socket, on macOS
 # What these say is read when a process starts.
 EARLY = ("PYTHON", "COVERAGE_", "LD_", "DYLD_", "MALLOC_", "LC_", "LANG", "TZ", "OPENSSL_")
-KILLED = 3  # the exit status of a run whose parent was killed; pytest's for an internal error
 
 Request = dict[str, object]
 
@@ -65,11 +64,14 @@ def connect(address: str) -> _socket.socket | None:
 def circumstances() -> list[object]:
     """What has to be the same for a run to be the same."""
     variables = {k: v for k, v in os.environ.items() if v and k.startswith(EARLY)}
-    return [sys.executable, sys.version, list(sys.flags), sys.warnoptions, variables]
+    interpreter = [sys.executable, sys.version, list(sys.flags), sys.warnoptions, sys._xoptions]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [*interpreter, variables, os.nice(0), cores]
 
 
 def request(connection: _socket.socket, arguments: list[str]) -> int | None:
-    """Has pytest run with this process' directory, environment and streams, and passes signals on.
+    """Has pytest run with this process' directory, environment and streams, and passes on the signals that it
+    has no handlers for.
 
     Returns its exit status, negative for a signal, or `None` if it has to start cold.
     """
@@ -90,7 +92,7 @@ def request(connection: _socket.socket, arguments: list[str]) -> int | None:
     handlers = {
         number: signal.signal(number, pause if number == signal.SIGTSTP else pass_on)
         for number in (*passed_on, signal.SIGTSTP)
-        if signal.getsignal(number) is not signal.SIG_IGN
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     }
     pid = 0
     try:
@@ -110,7 +112,8 @@ def request(connection: _socket.socket, arguments: list[str]) -> int | None:
     if not pid:
         return None
     kill(pid, signal.SIGKILL)
-    return KILLED
+    print("`make watch`, which has forked this run, has ended, and with it this.", file=sys.stderr)
+    return -signal.SIGKILL
 
 
 def this_process() -> Request:

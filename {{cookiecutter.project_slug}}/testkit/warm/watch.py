@@ -29,7 +29,7 @@ except ImportError as error:
 else:
     MISSING = None
 
-from testkit.warm.protocol import KILLED, address, connect, request
+from testkit.warm.protocol import address, connect, request
 
 KEYS = """\
   a      all tests                  t      those with a name that fits
@@ -45,7 +45,6 @@ VERDICTS = {
     0: "Passed",
     2: "Interrupted",
     -signal.SIGINT: "Interrupted",
-    KILLED: "Broken off",
     5: "No test is affected",
 }
 KNOWN = ".testmondata"
@@ -67,9 +66,19 @@ class WarmParent:
     def __init__(self, terminal: int) -> None:
         self.terminal = terminal
         self.process: subprocess.Popen[bytes] | None = None
+        self.former: list[subprocess.Popen[bytes]] = []
 
     def run(self, arguments: list[str]) -> int:
-        """Returns the exit status. A parent that does not fit is replaced, once."""
+        """Returns the exit status."""
+        try:
+            status = self.run_forked(arguments)
+        except KeyboardInterrupt:  # before there was a run
+            self.end()
+            return -signal.SIGINT
+        return run_cold(arguments) if status is None else status
+
+    def run_forked(self, arguments: list[str]) -> int | None:
+        """A parent that does not fit is replaced, once."""
         path = address()
         for _ in range(2):
             connection = path and (connect(path) or self.start(path))
@@ -79,11 +88,11 @@ class WarmParent:
                 status = request(connection, arguments)
             if status is not None:
                 return status
-            self.end()
-        return subprocess.run([sys.executable, "-m", "pytest", *arguments]).returncode
+            self.let_go()
+        return None
 
     def start(self, path: str) -> _socket.socket | None:
-        self.end()
+        self.let_go()
         terminal = os.dup(self.terminal)
         option = f"--terminal={terminal}"
         self.process = subprocess.Popen(
@@ -98,11 +107,28 @@ class WarmParent:
         self.process.stdout.readline()  # it is ready, or has ended
         return connect(path)
 
-    def end(self) -> None:
+    def let_go(self) -> None:
+        """It ends by itself, after the runs that others have asked it for."""
+        self.former = [each for each in self.former if each.poll() is None]
         if self.process is not None:
-            with suppress(BrokenPipeError):
-                self.process.communicate(GOODBYE)
+            self.former.append(self.process)
             self.process = None
+
+    def end(self) -> None:
+        self.let_go()
+        for process in self.former:
+            with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+                process.communicate(GOODBYE, timeout=PATIENCE)
+            process.kill()
+            process.wait()
+        self.former.clear()
+
+
+def run_cold(arguments: list[str]) -> int:
+    with subprocess.Popen([sys.executable, "-m", "pytest", *arguments]) as process:
+        while True:
+            with suppress(KeyboardInterrupt):  # which it has got as well
+                return process.wait()
 
 
 class Terminal:
@@ -162,19 +188,41 @@ class Changes:
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         self.paths: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
+        self.filter = watchfiles.DefaultFilter()
+        self.folders = self._folders_in(Path())
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def _is_watched(self, change: "watchfiles.Change", path: str) -> bool:
+        place = Path(os.path.relpath(path))
+        # What tools write into folders of their own depends on the tests, and not the other way round.
+        is_hidden = any(part.startswith(".") for part in place.parts)
+        if is_hidden or not self.filter(change, path):
+            return False
+        if place.suffix in WATCHED:
+            self.folders.add(place.parent)
+            return True
+        # A folder that is moved says nothing of its files.
+        if change is watchfiles.Change.deleted:
+            moved = {folder for folder in self.folders if folder.is_relative_to(place)}
+            self.folders -= moved
+        else:
+            moved = self._folders_in(place) - self.folders
+            self.folders |= moved
+        return bool(moved)
+
+    def _folders_in(self, top: Path) -> set[Path]:
+        """Those that have files which are watched."""
+        found = set()
+        for folder, subfolders, files in os.walk(top):
+            others = self.filter.ignore_dirs
+            subfolders[:] = [name for name in subfolders if name[0] != "." and name not in others]
+            if any(Path(file).suffix in WATCHED for file in files):
+                found.add(Path(folder))
+        return found
+
     def _watch(self) -> None:
-        filter_ = watchfiles.DefaultFilter()
-
-        def is_watched(change: watchfiles.Change, path: str) -> bool:
-            place = Path(os.path.relpath(path))
-            # What tools write into folders of their own depends on the tests, and not the other way round.
-            is_hidden = any(part.startswith(".") for part in place.parts)
-            return place.suffix in WATCHED and not is_hidden and filter_(change, path)
-
         for changes in watchfiles.watch(
-            ".", watch_filter=is_watched, debounce=DEBOUNCE, step=10, raise_interrupt=False
+            ".", watch_filter=self._is_watched, debounce=DEBOUNCE, step=10, raise_interrupt=False
         ):
             self.paths.put({os.path.relpath(path) for _, path in changes})
             os.write(self.writer, b"!")
@@ -241,11 +289,9 @@ class Watcher:
         print(f"{verdict}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do.")
 
     def arguments(self) -> list[str]:
-        chosen = ["-k", self.name] if self.name else []
-        if not self.path:
-            return [*self.given, *chosen]
-        paths = {path for path in self.given if Path(path.partition("::")[0]).exists()}
-        return [*(option for option in self.given if option not in paths), *chosen, self.path]
+        name = ["-k", self.name] if self.name else []
+        path = ["-p", "testkit.warm.only", f"--only={self.path}"] if self.path else []
+        return [*self.given, *name, *path]
 
     def learn(self) -> None:
         """Runs the same in the background, to know what the changed code depends on.
@@ -274,7 +320,11 @@ class Watcher:
     def stop_learning(self) -> None:
         if self.learner is not None:
             self.learner.terminate()
-            self.learner.wait()
+            try:
+                self.learner.wait(QUIET)
+            except subprocess.TimeoutExpired:  # its parent will not wait for the run either
+                self.learner.kill()
+                self.learner.wait()
             self.learner = None
         for file in Path().glob(f"{LEARNT}*"):
             file.unlink()
@@ -355,6 +405,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print()
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near
         watcher.stop_learning()
         parent.end()
         if server is not None:
