@@ -392,15 +392,17 @@ def main() -> None:
         sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
     if MISSING:
         sys.exit("Watching needs watchfiles: add it to the development dependencies.")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is something to end
     terminal = Terminal()
     parent = WarmParent(terminal.file)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
     watcher = Watcher(sys.argv[1:], terminal, parent)
-    server = keep_server()
+    server = None
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        server = keep_server()
         watcher.loop()
     except KeyboardInterrupt:
         print()
