@@ -461,6 +461,8 @@ import {library}
 """
 
 
+# What they install, other parents of the same virtual environment would see as well.
+@pytest.mark.alone
 @sqlite_first
 class TestVariables:
     """Libraries read some while they are imported."""
@@ -558,6 +560,8 @@ threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
 """
 
 
+# What they install, other parents of the same virtual environment would see as well.
+@pytest.mark.alone
 @sqlite_first
 class TestUnsuited:
     """Libraries that cannot be held are not, and no other is the worse for it."""
