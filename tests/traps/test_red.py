@@ -169,3 +169,50 @@ def test_foreign_keys_to_and_from_the_examples(copy_of_each: Project) -> None:
     assert re.search(r"^\d+ passed", result.stdout, re.MULTILINE), result.stdout
     # No canary depends on the example that is removed, either.
     assert project.pytest("tests/isolation", "-o", "db_isolation=rollback").returncode == 0
+
+
+TABLES = '''"""Tables as a service may well have them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0099"
+down_revision = "0004"
+TABLES = ("notes", "owners", "pets", "places", "events")
+
+
+def upgrade() -> None:
+    for name in TABLES:
+        op.create_table(name, sa.Column("id", sa.Integer(), primary_key=True))
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("CREATE SCHEMA archive")
+
+
+def downgrade() -> None:
+    for name in TABLES:
+        op.drop_table(name)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP SCHEMA archive")
+'''
+
+MODELS = """from sqlalchemy import Column, Integer, Table
+
+from app.database import Base
+
+for name in ("notes", "owners", "pets", "places", "events"):
+    Table(name, Base.metadata, Column("id", Integer, primary_key=True))
+"""
+
+
+def test_names_of_tables_are_free(copy_of_each: Project) -> None:
+    """The tests of the isolation create some of their own."""
+    project = copy_of_each
+    (project.path / "migrations" / "versions" / "0099_notes.py").write_text(TABLES)
+    (project.path / "app" / "notes").mkdir()
+    (project.path / "app" / "notes" / "__init__.py").touch()
+    (project.path / "app" / "notes" / "models.py").write_text(MODELS)
+
+    for options in ((), ("-o", "db_isolation=rollback")):
+        engines = [str(path) for path in project.path.glob("tests/test_engine*.py")]
+        output = project.pytest("tests/isolation", *engines, *options, check=False).stdout
+        assert re.search(r"^\d+ passed", output, re.MULTILINE), output

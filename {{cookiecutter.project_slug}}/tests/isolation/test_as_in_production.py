@@ -161,9 +161,11 @@ async def test_background_task_with_a_session_of_its_own(
 
 
 async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:
-    await session.execute(text("CREATE TABLE owners (id INTEGER PRIMARY KEY)"))
-    await session.execute(text("CREATE TABLE pets (owner_id INTEGER REFERENCES owners (id))"))
+    await session.execute(text("CREATE TABLE testkit_owners (id INTEGER PRIMARY KEY)"))
+    await session.execute(
+        text("CREATE TABLE testkit_pets (owner_id INTEGER REFERENCES testkit_owners (id))")
+    )
     await session.commit()
 
     with pytest.raises(IntegrityError):
-        await session.execute(text("INSERT INTO pets VALUES (1)"))
+        await session.execute(text("INSERT INTO testkit_pets VALUES (1)"))

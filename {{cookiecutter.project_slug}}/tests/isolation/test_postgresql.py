@@ -70,16 +70,16 @@ class TestUndone:
     @twice
     async def test_other_schemas_and_what_is_in_them(self, session: AsyncSession, run: int) -> None:
         for statement in (
-            "CREATE SCHEMA archive",
-            "CREATE TABLE archive.events (at DATE NOT NULL, n INTEGER) PARTITION BY RANGE (at)",
-            "CREATE TABLE archive.early PARTITION OF archive.events DEFAULT",
-            "CREATE MATERIALIZED VIEW archive.totals AS SELECT sum(n) FROM archive.events",
-            "CREATE FUNCTION archive.noted() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE SCHEMA testkit_old",
+            "CREATE TABLE testkit_old.events (at DATE NOT NULL, n INTEGER) PARTITION BY RANGE (at)",
+            "CREATE TABLE testkit_old.early PARTITION OF testkit_old.events DEFAULT",
+            "CREATE MATERIALIZED VIEW testkit_old.totals AS SELECT sum(n) FROM testkit_old.events",
+            "CREATE FUNCTION testkit_old.noted() RETURNS trigger LANGUAGE plpgsql AS "
             "'BEGIN RAISE EXCEPTION $$no$$; END'",
-            "INSERT INTO archive.events VALUES ('2030-01-01', 1)",
-            "REFRESH MATERIALIZED VIEW archive.totals",
-            "CREATE TRIGGER noted BEFORE DELETE ON archive.events "
-            "FOR EACH ROW EXECUTE FUNCTION archive.noted()",
+            "INSERT INTO testkit_old.events VALUES ('2030-01-01', 1)",
+            "REFRESH MATERIALIZED VIEW testkit_old.totals",
+            "CREATE TRIGGER noted BEFORE DELETE ON testkit_old.events "
+            "FOR EACH ROW EXECUTE FUNCTION testkit_old.noted()",
         ):
             await session.execute(text(statement))
         await session.commit()
@@ -126,14 +126,14 @@ class TestTwoConnections:
         self, session: AsyncSession
     ) -> None:
         await session.execute(
-            text("CREATE TABLE places (place INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+            text("CREATE TABLE testkit_places (place INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)")
         )
-        await session.execute(text("INSERT INTO places VALUES (1), (2)"))
+        await session.execute(text("INSERT INTO testkit_places VALUES (1), (2)"))
         await session.commit()
-        await session.execute(text("UPDATE places SET place = 3 - place"))
+        await session.execute(text("UPDATE testkit_places SET place = 3 - place"))
         await session.commit()
 
-        await session.execute(text("INSERT INTO places VALUES (1)"))
+        await session.execute(text("INSERT INTO testkit_places VALUES (1)"))
         with pytest.raises(IntegrityError):
             await session.commit()
 

@@ -100,8 +100,8 @@ async def test_raw_sql_that_ends_the_transaction(session: AsyncSession, run: int
 
 @twice
 async def test_ddl(session: AsyncSession, run: int) -> None:
-    await session.execute(text("CREATE TABLE notes (id INTEGER PRIMARY KEY)"))
-    await session.execute(text("INSERT INTO notes VALUES (1)"))
+    await session.execute(text("CREATE TABLE testkit_notes (id INTEGER PRIMARY KEY)"))
+    await session.execute(text("INSERT INTO testkit_notes VALUES (1)"))
     await session.execute(text("ALTER TABLE testkit_canaries ADD COLUMN nickname VARCHAR(20)"))
     await session.commit()
 
