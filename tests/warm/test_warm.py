@@ -677,7 +677,7 @@ def wide_watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
 @contextmanager
 def watching(project: Project, folder: Path, *arguments: str) -> Iterator[Watch]:
     watch = Watch(project, folder, *arguments)
-    watch.expect("the start", "passed", "Passed")
+    watch.expect("the first run", "passed", "Passed")
     yield watch
     if watch.child.isalive():
         watch.press("q")
@@ -720,31 +720,77 @@ def test_keys(wide_watch: Watch) -> None:
     watch.press("é")
     watch.press("\x1b[a")  # of some terminals, for Shift and an arrow
     watch.press("?")
-    watch.child.expect_exact("those of a path")
+    watch.child.expect_exact("under a path")
     assert watch.child.before.count("all tests") == 1  # among the keys
     watch.press("a")
     assert "passed" in watch.expect("all tests", "Passed")
     watch.press("t")
     watch.child.sendline("refuses")
-    assert "deselected" in watch.expect("names that fit 'refuses'", "Passed", "Only refuses")
+    matching = "tests matching 'refuses'"
+    assert "deselected" in watch.expect(matching, "Passed", f"Only {matching}")
     watch.press("\r")
     assert "deselected" in watch.expect("the same again", "Passed")
+    watch.press("f")
+    watch.expect("tests that failed", "No test has failed")
     watch.press("t")
     watch.child.sendline("")
     assert "deselected" not in watch.expect("all tests", "Passed")
     watch.press("p")
     watch.child.sendline("tests/users/test_factories.py")
-    assert "2 passed" in watch.expect("test_factories.py", "Passed")
+    assert "2 passed" in watch.expect("tests under tests/users/test_factories.py", "Passed")
     test = watch.project.path / "tests" / "users" / "test_new.py"
-    watch.press("p")
-    watch.child.sendline("")
-    watch.expect("all tests", "Passed")
+    watch.press("a")
+    assert "deselected" not in watch.expect("all tests", "Passed")
     test.write_text("def test_new():\n    assert False\n")
     watch.expect("test_new.py saved", "Failed")
     watch.press("f")
-    assert "1 failed" in watch.expect("those that have failed", "Failed")
+    assert "1 failed" in watch.expect("tests that failed", "Failed")
     watch.press("?")
-    watch.child.expect_exact("those of a path")
+    watch.child.expect_exact("under a path")
+
+
+@sqlite_first
+def test_choices_that_add_up_and_that_are_none(watch: Watch) -> None:
+    (watch.project.path / "tests" / "services" / "test_new.py").write_text(
+        "def test_one():\n    pass\n\n\ndef test_other():\n    pass\n"
+    )
+    watch.expect("saved", "2 passed")
+    for key, line in (("t", "one"), ("p", "tests/services/test_new.py")):
+        watch.press(key)
+        watch.child.sendline(line)
+        watch.expect("Passed")
+    both = "tests under tests/services/test_new.py matching 'one'"
+    watch.press("\r")
+    watch.expect("the same again", "1 passed", f"Only {both}")
+
+    watch.press("p")
+    watch.child.sendline("tests/nowhere")
+    watch.child.expect_exact("There is no tests/nowhere.")
+    watch.press("t")
+    watch.child.sendline("one two")
+    watch.expect("matching 'one two'", "Wrong expression", "Failed", f"Only {both}")
+    for leave in ("\x03", "\x1b\r"):  # Ctrl-C, and Esc, which comes with the line
+        watch.press("t")
+        watch.child.expect_exact("Ctrl-C: back")
+        watch.press(leave)
+    watch.press("t")
+    watch.child.sendline("none_of_this_name")
+    watch.expect("matching 'none_of_this_name'", "No tests ran")
+    watch.press("a")
+    assert "Only" not in watch.expect("all tests", "Passed")
+
+
+@sqlite_first
+def test_interrupted_before_it_can_watch(copy_of_each: Project, tmp_path: Path) -> None:
+    """While its libraries are imported."""
+    for wait in (0.02, 0.05, 0.08, 0.12):
+        watch = Watch(copy_of_each, tmp_path)
+        time.sleep(wait)
+        watch.child.sendintr()
+        time.sleep(0.3)
+        watch.press("q")
+        watch.child.expect(pexpect.EOF)
+        assert "watch.py" not in watch.child.before
 
 
 @sqlite_first
@@ -757,7 +803,7 @@ def test_path_in_place_of_those_that_were_given(copy_of_each: Project, tmp_path:
         assert (copy_of_each.path / "report.xml").exists()
         watch.press("p")
         watch.child.sendline("tests/products/test_price.py")
-        assert "Only tests/products/test_price.py" in watch.expect("passed", "Passed")
+        assert "Only tests under tests/products/test_price.py" in watch.expect("passed", "Passed")
         assert test.read_text() == before
         assert "test_price" in copy_of_each.read("report.xml")
 
@@ -777,7 +823,7 @@ def test_import_that_never_ends(copy_of_each: Project, tmp_path: Path) -> None:
     test = copy_of_each.path / "tests" / "services" / "test_new.py"
     test.write_text("import time\n\ntime.sleep(600)\n")
     watch = Watch(copy_of_each, tmp_path, "tests/services")
-    watch.child.expect_exact("the start")
+    watch.child.expect_exact("the first run")
     time.sleep(2)
     watch.press("\x03")
     watch.expect("Interrupted")
@@ -860,7 +906,7 @@ def test_killed_below_a_shell(copy_of_each: Project, tmp_path: Path, killed: str
     test.write_text(f"import time\n\n\ndef test_new():\n    time.sleep({60 * (at == 'work')})\n")
     with shell_in(copy_of_each, tmp_path) as shell:
         shell.sendline(f"make watch UV=true T={test.relative_to(copy_of_each.path)}")
-        shell.expect_exact("Keys: " if at == "rest" else "the start")
+        shell.expect_exact("Keys: " if at == "rest" else "the first run")
         time.sleep(1)
         kill_below(shell, killed)
         wait_until(lambda: processes_in(copy_of_each) == {}, 10)

@@ -4,13 +4,17 @@ Which tests those are is known by testmon. Arguments are pytest's and hold for e
 other watch modes, Jest's and Vitest's; `?` shows them.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
+
 import _socket
 import atexit
 import os
 import queue
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     import termios
@@ -32,20 +37,25 @@ else:
 from testkit.warm.protocol import address, connect, request
 
 KEYS = """\
-  a      all tests                  t      those with a name that fits
-  f      those that have failed     p      those of a path
-  Enter  the same again             q      the end"""
+  a      all tests                  t      tests whose name matches
+  f      tests that failed          p      tests under a path
+  Enter  the same again             q      quit
+
+`t` and `p` hold for every run, also after a change, until you press `a`."""
 # testmon needs a tracer to know what a test depends on, which makes a run take twice as long. So the
 # verdict comes without it, and what has been learnt by the change follows in the background.
 LEARN = ("--testmon",)
 AFFECTED = ("--testmon", "--testmon-nocollect")
 ALL = ("--no-testmon",)
 FAILED = ("--lf", "--lfnf=none", "--no-testmon")
-VERDICTS = {
-    0: "Passed",
-    2: "Interrupted",
-    -signal.SIGINT: "Interrupted",
-    5: "No test is affected",
+# Exit statuses of pytest. Its own names would have to be imported.
+USAGE_ERROR = 4
+NO_TESTS = 5
+VERDICTS = {0: "Passed", 2: "Interrupted", -signal.SIGINT: "Interrupted", NO_TESTS: "No tests ran"}
+ABSENCES = {
+    LEARN: "No test is affected",
+    AFFECTED: "No test is affected",
+    FAILED: "No test has failed",
 }
 KNOWN = ".testmondata"
 LEARNT = ".testmondata-learning"
@@ -171,13 +181,15 @@ class Terminal:
         termios.tcsetattr(self.file, termios.TCSADRAIN, self.attributes)
 
     def ask(self, question: str) -> str | None:
-        """A line; `None` if it was interrupted."""
+        """A line; `None` if it was interrupted, or has Esc in it."""
         self.take_lines()
         try:
-            return input(question).strip()
+            line = input(f"{question} (empty: all, Ctrl-C: back): ").strip()
         except (EOFError, KeyboardInterrupt):
             print()
             return None
+        else:
+            return None if "\033" in line else line
         finally:
             self.take_keys()
 
@@ -235,21 +247,39 @@ class Changes:
         return sorted(found)
 
 
+class Choice(NamedTuple):
+    """Of the tests that were given, those that a key has asked for."""
+
+    name: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        if not any(self):
+            return "all tests"
+        path = f" under {self.path}" if self.path else ""
+        name = f" matching {self.name!r}" if self.name else ""
+        return f"tests{path}{name}"
+
+    def arguments(self) -> list[str]:
+        name = ["-k", self.name] if self.name else []
+        path = ["-p", "testkit.warm.only", f"--only={self.path}"] if self.path else []
+        return [*name, *path]
+
+
 class Watcher:
     """The loop: a key or a change, a run, and again."""
 
     def __init__(self, arguments: list[str], terminal: Terminal, parent: WarmParent) -> None:
         self.given = arguments
-        self.name = ""
-        self.path = ""
+        self.choice = Choice()
         self.terminal = terminal
         self.parent = parent
         self.changes = Changes()
         self.last: tuple[str, ...] = AFFECTED
         self.learner: subprocess.Popen[bytes] | None = None
         self.keys: dict[str, Callable[[], None]] = {
-            "a": lambda: self.run(ALL, "all tests"),
-            "f": lambda: self.run(FAILED, "those that have failed"),
+            "a": lambda: self.choose(Choice()),
+            "f": lambda: self.run(FAILED, "tests that failed"),
             "\n": lambda: self.run(self.last, "the same again"),
             "t": self.ask_for_name,
             "p": self.ask_for_path,
@@ -258,7 +288,7 @@ class Watcher:
 
     def loop(self) -> None:
         self.terminal.take_keys()
-        self.run(LEARN, "the start")
+        self.run(LEARN, "the first run")
         while True:
             quiet = QUIET if self.learner else None
             ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [], quiet)
@@ -272,26 +302,26 @@ class Watcher:
             elif key in self.keys:
                 self.keys[key]()
 
-    def run(self, options: tuple[str, ...], cause: str) -> None:
+    def run(self, options: tuple[str, ...], cause: str, choice: Choice | None = None) -> None:
+        """A new choice is kept unless pytest does not understand it."""
+        choice = self.choice if choice is None else choice
         self.last = options
         self.stop_learning()
         self.terminal.take_lines()
         print(f"{CLEAR}{time.strftime('%H:%M:%S')}  {cause}", flush=True)
         begun = time.perf_counter()
-        status = self.parent.run(["-q", *options, *self.arguments()])
+        status = self.parent.run(["-q", *options, *self.given, *choice.arguments()])
         seconds = time.perf_counter() - begun
         self.terminal.take_keys()
-        if status < 0 and status != -signal.SIGINT:
-            verdict = f"Ended by {signal.Signals(-status).name}"
-        else:
-            verdict = VERDICTS.get(status, "Failed")
-        only = f" Only {chosen}." if (chosen := " ".join([self.name, self.path]).strip()) else ""
-        print(f"{verdict}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do.")
+        if status != USAGE_ERROR:
+            self.choice = choice
+        only = f" Only {self.choice}." if any(self.choice) else ""
+        print(
+            f"{verdict(status, options)}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do."
+        )
 
-    def arguments(self) -> list[str]:
-        name = ["-k", self.name] if self.name else []
-        path = ["-p", "testkit.warm.only", f"--only={self.path}"] if self.path else []
-        return [*self.given, *name, *path]
+    def choose(self, choice: Choice) -> None:
+        self.run(ALL, str(choice), choice)
 
     def learn(self) -> None:
         """Runs the same in the background, to know what the changed code depends on.
@@ -302,7 +332,7 @@ class Watcher:
         if Path(KNOWN).exists():
             copy(KNOWN, LEARNT)
         self.learner = subprocess.Popen(
-            [sys.executable, "-m", "testkit.warm", *LEARN, *self.arguments()],
+            [sys.executable, "-m", "testkit.warm", *LEARN, *self.given, *self.choice.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -330,16 +360,18 @@ class Watcher:
             file.unlink()
 
     def ask_for_name(self) -> None:
-        name = self.terminal.ask("Names, as for pytest's -k (nothing: all): ")
+        name = self.terminal.ask("Names, as for pytest's -k")
         if name is not None:
-            self.name = name
-            self.run(ALL, f"names that fit {name!r}" if name else "all tests")
+            self.choose(self.choice._replace(name=name))
 
     def ask_for_path(self) -> None:
-        path = self.terminal.ask("Path, as for pytest (nothing: all): ")
-        if path is not None:
-            self.path = path
-            self.run(ALL, path or "all tests")
+        path = self.terminal.ask("Path, as for pytest")
+        if path is None:
+            return
+        if Path(path.partition("::")[0]).exists():
+            self.choose(self.choice._replace(path=path))
+        else:
+            print(f"There is no {path}.")
 
 
 def end_with(parent: int) -> None:
@@ -378,6 +410,14 @@ def copy(source: str, target: str) -> None:
         if Path(source + end).exists():
             shutil.copyfile(source + end, target + end)
     Path(f"{target}-shm").unlink(missing_ok=True)
+
+
+def verdict(status: int, options: tuple[str, ...]) -> str:
+    if status == NO_TESTS and options in ABSENCES:
+        return ABSENCES[options]
+    if status < 0 and status not in VERDICTS:
+        return f"Ended by {signal.Signals(-status).name}"
+    return VERDICTS.get(status, "Failed")
 
 
 def shown(paths: list[str]) -> str:
