@@ -714,6 +714,19 @@ def test_what_tools_write_runs_nothing(watch: Watch) -> None:
     assert "imported.json" not in shown
 
 
+@sqlite_first
+def test_tests_that_save_a_file(watch: Watch) -> None:
+    test = watch.project.path / "tests" / "services" / "test_new.py"
+    test.write_text(
+        "from pathlib import Path\nfrom time import time\n\n\ndef test_new():\n"
+        "    Path(__file__).with_name('new.json').write_text(str(time()))\n"
+    )
+    watch.child.expect_exact("Every run changes tests/services/new.json.")
+    assert watch.child.expect_exact([pexpect.TIMEOUT, "saved"], timeout=2) == 0
+    test.write_text("def test_new():\n    pass\n")
+    watch.expect("test_new.py saved", "Passed")
+
+
 def test_keys(wide_watch: Watch) -> None:
     watch = wide_watch
     watch.press("\x1a")  # Ctrl-Z would leave a shell that waits forever

@@ -12,6 +12,7 @@ PLUGINS = [
     "testkit.steps",
     "testkit.databases.ahead",
     "testkit.fixtures",
+    "testkit.unseen.plugin",  # before anything of the project is imported
 ]
 
 

@@ -35,6 +35,7 @@ else:
     MISSING = None
 
 from testkit.warm.protocol import address, connect, request
+from testkit.warm.sources import SUFFIXES, is_in_sources, sources
 
 KEYS = """\
   a      all tests                  t      tests whose name matches
@@ -63,11 +64,11 @@ QUIET = 0.3  # seconds; a change is told sooner
 PATIENCE = 5.0  # seconds
 PULSE = 0.5  # seconds
 DEBOUNCE = 50  # ms in which several files are saved at once
+MOST_AGAIN = 5  # runs that have changed the same files
 CLEAR = "\033[H\033[2J\033[3J"
 QUIT = "q"
 GOODBYE = QUIT.encode()
 ESCAPE = b"\033"
-WATCHED = {".py", ".toml", ".ini", ".cfg", ".sql", ".html", ".txt", ".json"}
 
 
 class WarmParent:
@@ -200,17 +201,14 @@ class Changes:
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         self.paths: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
-        self.filter = watchfiles.DefaultFilter()
-        self.folders = self._folders_in(Path())
+        self.folders = folders_in(Path())
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _is_watched(self, change: "watchfiles.Change", path: str) -> bool:
         place = Path(os.path.relpath(path))
-        # What tools write into folders of their own depends on the tests, and not the other way round.
-        is_hidden = any(part.startswith(".") for part in place.parts)
-        if is_hidden or not self.filter(change, path):
+        if not is_in_sources(place):
             return False
-        if place.suffix in WATCHED:
+        if place.suffix in SUFFIXES:
             self.folders.add(place.parent)
             return True
         # A folder that is moved says nothing of its files.
@@ -218,19 +216,9 @@ class Changes:
             moved = {folder for folder in self.folders if folder.is_relative_to(place)}
             self.folders -= moved
         else:
-            moved = self._folders_in(place) - self.folders
+            moved = folders_in(place) - self.folders
             self.folders |= moved
         return bool(moved)
-
-    def _folders_in(self, top: Path) -> set[Path]:
-        """Those that have files which are watched."""
-        found = set()
-        for folder, subfolders, files in os.walk(top):
-            others = self.filter.ignore_dirs
-            subfolders[:] = [name for name in subfolders if name[0] != "." and name not in others]
-            if any(Path(file).suffix in WATCHED for file in files):
-                found.add(Path(folder))
-        return found
 
     def _watch(self) -> None:
         for changes in watchfiles.watch(
@@ -276,6 +264,9 @@ class Watcher:
         self.parent = parent
         self.changes = Changes()
         self.last: tuple[str, ...] = AFFECTED
+        self.ended = 0.0
+        self.saved: list[str] = []
+        self.again = 0
         self.learner: subprocess.Popen[bytes] | None = None
         self.keys: dict[str, Callable[[], None]] = {
             "a": lambda: self.choose(Choice()),
@@ -295,12 +286,23 @@ class Watcher:
             if not ready:
                 self.note_what_was_learnt()
             elif self.changes.reader in ready:
-                self.run(AFFECTED, f"{shown(self.changes.take())} saved")
-                self.learn()
+                self.run_affected(self.changes.take())
             elif (key := self.terminal.key()) == QUIT:
                 return
             elif key in self.keys:
                 self.keys[key]()
+
+    def run_affected(self, saved: list[str]) -> None:
+        """Unless it is the tests that save it, which would never end."""
+        is_ours = time.perf_counter() - self.ended < 2 * DEBOUNCE / 1000
+        self.again = self.again + 1 if is_ours and saved == self.saved else 0
+        self.saved = saved
+        if self.again < MOST_AGAIN:
+            self.run(AFFECTED, f"{shown(saved)} saved")
+            self.learn()
+        else:
+            self.stop_learning()
+            print(f"Every run changes {shown(saved)}. Waiting for a key, or for another change.")
 
     def run(self, options: tuple[str, ...], cause: str, choice: Choice | None = None) -> None:
         """A new choice is kept unless pytest does not understand it."""
@@ -311,13 +313,13 @@ class Watcher:
         print(f"{CLEAR}{time.strftime('%H:%M:%S')}  {cause}", flush=True)
         begun = time.perf_counter()
         status = self.parent.run(["-q", *options, *self.given, *choice.arguments()])
-        seconds = time.perf_counter() - begun
+        self.ended = time.perf_counter()
         self.terminal.take_keys()
         if status != USAGE_ERROR:
             self.choice = choice
         only = f" Only {self.choice}." if any(self.choice) else ""
         print(
-            f"{verdict(status, options)}, {seconds:.2f} s.{only} Keys: a f t p Enter q, ? for what they do."
+            f"{verdict(status, options)}, {self.ended - begun:.2f} s.{only} Keys: a f t p Enter q, ? for what they do."
         )
 
     def choose(self, choice: Choice) -> None:
@@ -403,9 +405,13 @@ def end_server(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
+def folders_in(top: Path) -> set[Path]:
+    return {path.parent for path in sources(top)}
+
+
 def copy(source: str, target: str) -> None:
-    """testmon's database, with its log. Nobody has it open."""
-    for end in ("", "-wal"):
+    """testmon's database, with its log, and what is noted beside it. Nobody has it open."""
+    for end in ("", "-wal", "-seen"):
         Path(target + end).unlink(missing_ok=True)
         if Path(source + end).exists():
             shutil.copyfile(source + end, target + end)

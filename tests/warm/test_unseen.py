@@ -1,0 +1,121 @@
+"""After any change, testmon leaves out no test that would fail."""
+
+import re
+
+from tests.conftest import Project, sqlite_first
+
+CHOSEN = ("--tb=no", "tests/products", "tests/users", "tests/test_http.py")
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+PASSED = re.compile(r"^(\d+) passed", re.MULTILINE)
+
+
+def run(project: Project, *options: str) -> tuple[set[str], str]:
+    """The tests that failed, and what pytest said."""
+    said = project.pytest(*CHOSEN, *options, check=False).stdout
+    return set(FAILED.findall(said)), said
+
+
+def affected(project: Project, *options: str) -> tuple[set[str], str]:
+    """As in `make watch`."""
+    return run(project, "--testmon", "--testmon-nocollect", *options)
+
+
+def learn(project: Project) -> None:
+    assert run(project, "--testmon")[0] == set()
+
+
+def number_of(said: str) -> int:
+    """Of tests that have passed."""
+    found = PASSED.search(said)
+    return int(found[1]) if found else 0
+
+
+CHANGES = {
+    "a schema": ("app/products/schemas.py", "max_length=64", "max_length=1"),
+    "a constant": ("app/products/schemas.py", 'CENT = Decimal("0.01")', 'CENT = Decimal("1")'),
+    "a migration": ("migrations/versions/0002_products.py", "price > 0", "price > 100000"),
+    "how the application is made": ("app/main.py", "install_conventions(app, settings)", "pass"),
+    "a fixture of the session": ("tests/fixtures/client.py", "app.add_middleware(RunJobs)", "pass"),
+    "data": ("app/users/common_passwords.txt", "\n", "!\n"),
+    "what some tests execute": ("app/products/repository.py", "await self.session.delete", "id"),
+}
+
+
+@sqlite_first
+def test_what_fails_is_run(copy_of_each: Project) -> None:
+    project = copy_of_each
+    learn(project)
+    for change, (name, old, new) in CHANGES.items():
+        path = project.path / name
+        before = path.read_text()
+
+        path.write_text(before.replace(old, new))
+        failing, _ = affected(project)
+
+        assert failing == run(project, "--no-testmon")[0] != set(), change
+        path.write_text(before)
+        assert affected(project)[0] == set(), change
+
+
+@sqlite_first
+def test_what_failed_is_run_until_it_passes(copy_of_each: Project) -> None:
+    project = copy_of_each
+    learn(project)
+    name, old, new = CHANGES["a schema"]
+
+    project.edit(name, old, new)
+    failing, said = affected(project)
+    assert f"What has changed in {name} may affect every test." in said
+    assert affected(project)[0] == failing != set()
+    project.edit(name, new, old)
+    assert affected(project)[0] == set()
+    assert number_of(affected(project)[1]) == 0
+
+
+@sqlite_first
+def test_column_without_a_migration(copy_of_each: Project) -> None:
+    learn(copy_of_each)
+    copy_of_each.edit("app/products/models.py", "String(3)", "String(4)")
+
+    for _ in range(2):
+        _, said = affected(copy_of_each)
+        assert "The models and the migrations differ" in said
+
+
+@sqlite_first
+def test_nothing_else_is_run(copy_of_each: Project) -> None:
+    project = copy_of_each
+    learn(project)
+    repository = "app/products/repository.py"
+    delete = "        await self.session.delete(product)\n"
+
+    project.edit(repository, delete, f"        # Words.\n{delete}")
+    project.edit("app/users/common_passwords.txt", "", "")
+    (project.path / "app" / "main.py").touch()
+    assert number_of(affected(project)[1]) == 0
+
+    # A function that some tests execute, and again before testmon has learnt it.
+    for _ in range(2):
+        project.edit(repository, delete, f"        pass\n{delete}")
+        assert 0 < number_of(affected(project)[1]) < 40
+
+    # A function more may have any effect, once, but not upon who executes the others.
+    (project.path / repository).write_text(project.read(repository) + "\n\ndef more(): ...\n")
+    chosen = number_of(affected(project, "--ignore=tests/users/test_users.py")[1])
+    every = number_of(run(project, "--no-testmon", "--ignore=tests/users/test_users.py")[1])
+    assert chosen == every
+    others = number_of(affected(project)[1])
+    project.edit(repository, delete, f"        pass\n{delete}")
+    assert 0 < number_of(affected(project)[1]) < others
+
+
+@sqlite_first
+def test_with_workers(copy_of_each: Project) -> None:
+    project = copy_of_each
+    assert run(project, "--testmon", "-n2")[0] == set()
+    assert number_of(affected(project, "-n2")[1]) == 0
+    for name, old, new in (CHANGES["how the application is made"], CHANGES["a schema"]):
+        project.edit(name, old, new)
+        assert affected(project, "-n2")[0] == run(project, "--no-testmon")[0] != set()
+        project.edit(name, new, old)
+        assert affected(project, "-n2")[0] == set()

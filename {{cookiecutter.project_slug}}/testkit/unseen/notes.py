@@ -1,0 +1,166 @@
+"""The files as they were, and the tests that have passed since a change that testmon does not see."""
+
+import ast
+import json
+import os
+import zlib
+from collections import Counter
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from testkit.warm.sources import sources
+
+OUTSIDE = ""  # of functions
+LARGE = 1_000_000  # bytes; data of that size is not read
+
+
+class Noted(TypedDict):
+    """A file as it was. A function is known by its name, with a number if there are several."""
+
+    stamp: list[int]
+    blocks: dict[str, int]
+    """The checksum of each function, and of what is outside of functions."""
+    shared: list[str]
+    """Functions that have been executed for several tests at once."""
+    seen: list[str]
+    """Functions of which testmon knows all tests that execute them."""
+
+
+class Block(NamedTuple):
+    """A function, or what is outside of functions."""
+
+    name: str
+    checksum: int
+    known_as: int
+    """The checksum that testmon has noted, in which is the place as well."""
+    lines: range
+
+
+class Notes:
+    def __init__(self, path: Path) -> None:
+        """Those of the file, or none."""
+        self.path = path
+        self.files: dict[str, Noted] = {}
+        self.passed: set[str] = set()
+        self.changes = 0
+        self.changed = ""
+        """The file that has changed last."""
+        with suppress(OSError, ValueError, KeyError):
+            notes = json.loads(path.read_bytes())
+            self.changes, self.changed = notes["changes"], notes["changed"]
+            self.files, self.passed = notes["files"], set(notes["passed"])
+
+    def write(self) -> None:
+        notes = {
+            "changes": self.changes,
+            "changed": self.changed,
+            "passed": sorted(self.passed),
+            "files": self.files,
+        }
+        draft = self.path.with_name(f"{self.path.name}-{os.getpid()}")
+        with suppress(OSError):  # the checkout may be read-only, or the disk full
+            draft.write_text(json.dumps(notes))
+            draft.replace(self.path)
+
+    def compare(self, root: Path, migrations: Path | None, test_modules: list[str]) -> None:
+        """Forgets who has passed if there is a change that testmon does not see. Costs 4 ms for 150 files."""
+        former, self.files = self.files, {}
+        is_first = not former
+        changed = []
+        for path in sources(root):
+            if any(fnmatch(path.name, pattern) for pattern in test_modules):
+                continue  # only its own tests depend on it, as testmon knows
+            name = path.relative_to(root).as_posix()
+            before = former.pop(name, None)
+            now = note(path, before, is_python=path.suffix == ".py" and not is_in(path, migrations))
+            if now is None:
+                continue
+            self.files[name] = now
+            if before is None or not differences(before, now) <= set(before["seen"]):
+                changed.append(name)
+        if changed or former:
+            self.changed = "" if is_first else [*changed, *former][0]
+            self.changes += 1
+            self.passed.clear()
+
+    def learn(
+        self, root: Path, shared: dict[str, list[int]], executed: dict[str, set[int]]
+    ) -> None:
+        """Takes over who executes what: the lines that were for several tests, and what testmon has noted."""
+        for name, noted in self.files.items():
+            noted["seen"] = []
+            if name not in executed:
+                continue
+            with suppress(OSError, SyntaxError, ValueError):
+                if stamp_of(root / name) != noted["stamp"]:
+                    continue
+                blocks = [b for b in blocks_of((root / name).read_bytes()) if b.name != OUTSIDE]
+                lines = shared.get(name, ())
+                now = {b.name for b in blocks if any(line in b.lines for line in lines)}
+                noted["shared"] = sorted(now.union(noted["shared"]))
+                alone = {b.name for b in blocks if b.known_as in executed[name]}
+                noted["seen"] = sorted(alone.difference(noted["shared"]))
+
+
+def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
+    """With a wrong syntax it is as it was before. `None` if it never was, or has gone meanwhile."""
+    try:
+        stamp = stamp_of(path)
+        if before and before["stamp"] == stamp:
+            return before
+        if is_python:
+            blocks = {block.name: block.checksum for block in blocks_of(path.read_bytes())}
+        else:
+            modified, size = stamp
+            blocks = {OUTSIDE: modified if size > LARGE else zlib.crc32(path.read_bytes())}
+    except OSError:
+        return None
+    except (SyntaxError, ValueError):
+        return before
+    if before is None:
+        return Noted(stamp=stamp, blocks=blocks, shared=[], seen=[])
+    same = {name for name, checksum in before["blocks"].items() if blocks.get(name) == checksum}
+    return Noted(
+        stamp=stamp,
+        blocks=blocks,
+        shared=[name for name in before["shared"] if name in same],
+        seen=[name for name in before["seen"] if name in blocks],
+    )
+
+
+def differences(before: Noted, now: Noted) -> set[str]:
+    then = before["blocks"]
+    names = then.keys() | now["blocks"].keys()
+    return {name for name in names if then.get(name) != now["blocks"].get(name)}
+
+
+def blocks_of(source: bytes) -> list[Block]:
+    """Of Python; `SyntaxError` and `ValueError` if it is not."""
+    from testmon.process_code import Module, bytes_to_string_and_fsha, methods_to_checksums
+
+    ast.parse(source)  # testmon says nothing of a wrong syntax
+    found = Module(source_code=bytes_to_string_and_fsha(source)[0]).blocks
+    names: Counter[str] = Counter()
+    blocks = []
+    for block in found:
+        name = OUTSIDE if block is found[-1] else block.name
+        names[name] += 1
+        if names[name] > 1:
+            name = f"{name} {names[name]}"
+        [known_as] = methods_to_checksums([block.code])
+        text = block.code.partition(":")[2]
+        blocks.append(
+            Block(name, zlib.crc32(text.encode()), known_as, range(block.start, block.end + 1))
+        )
+    return blocks
+
+
+def stamp_of(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_mtime_ns, status.st_size]
+
+
+def is_in(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.is_relative_to(folder)
