@@ -85,6 +85,7 @@ GENERATED = {
     },
     "testkit.plugin": set(),
     "testkit.steps": {"testkit.supervision"},
+    "testkit.tracebacks": {"testkit.call_site"},
     "testkit.unseen": {"testkit.fixtures", "testkit.warm"},
     # The only place where the test kit and the application meet.
     "tests.fixtures": {"app", "testkit"},

@@ -97,6 +97,43 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         inner.assert_says(name, f"Hint: .*{hint}")
 
 
+FAR_BELOW = """
+    from sqlalchemy import text
+
+    from app.products.repository import ProductRepository
+
+
+    async def wrong(self, **_):
+        await self.session.execute(text("SELECT wrong"))
+
+
+    async def test_route(user_client, monkeypatch):
+        monkeypatch.setattr(ProductRepository, "page", wrong)
+        await user_client.get("/api/v1/products")
+"""
+
+
+def test_tracebacks_are_those_of_the_project(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, FAR_BELOW)
+
+    text = inner["test_route"].text
+    places = (
+        *(
+            r"await user_client.get\(",
+            r"app/products/routes.py:\d+",
+            r"await self.session.execute\(",
+        ),
+        "OperationalError|ProgrammingError",
+        "frames of libraries are left out: --full-trace shows them",
+    )
+    inner.assert_says("test_route", *places)
+    for library in ("starlette/", "httpx2/", "fastapi/"):
+        assert library not in text
+    complete = run_inner(copy_of_each, FAR_BELOW, "--full-trace")["test_route"].text
+    assert "starlette/" in complete
+    assert "left out" not in complete
+
+
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_a_migration_that_fails_is_run_once(
     copy_of_each: Project, options: tuple[str, ...]

@@ -8,6 +8,7 @@ PLUGINS = [
     "testkit.performance.plugin",
     "testkit.markers",
     "testkit.hints",
+    "testkit.tracebacks",
     "testkit.supervision",
     "testkit.steps",
     "testkit.databases.ahead",
