@@ -47,7 +47,7 @@ class Notes:
         self.changes = 0
         self.changed = ""
         """The file that has changed last."""
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             notes = json.loads(path.read_bytes())
             self.changes, self.changed = notes["changes"], notes["changed"]
             self.files, self.passed = notes["files"], set(notes["passed"])
