@@ -125,7 +125,7 @@ class Outcomes:
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """Before anything of the project is imported."""
     config: Any = pluginmanager.get_plugin("pytestconfig")
-    options = config.known_args_namespace
+    options = getattr(config, "known_args_namespace", config.option)
     if getattr(options, "testmon", False) and not options.testmon_nocollect:
         config.stash[SHARED] = shared = Shared()
         pluginmanager.register(shared)
