@@ -12,6 +12,7 @@ PASSED = re.compile(r"^(\d+) passed", re.MULTILINE)
 def run(project: Project, *options: str) -> tuple[set[str], str]:
     """The tests that failed, and what pytest said."""
     said = project.pytest(*CHOSEN, *options, check=False).stdout
+    assert "INTERNALERROR" not in said
     return set(FAILED.findall(said)), said
 
 
@@ -45,16 +46,18 @@ CHANGES = {
 def test_what_fails_is_run(copy_of_each: Project) -> None:
     project = copy_of_each
     learn(project)
+    learnt = {path: path.read_bytes() for path in project.path.glob(".testmondata*")}
     for change, (name, old, new) in CHANGES.items():
         path = project.path / name
         before = path.read_text()
-
         path.write_text(before.replace(old, new))
+
         failing, _ = affected(project)
 
         assert failing == run(project, "--no-testmon")[0] != set(), change
         path.write_text(before)
-        assert affected(project)[0] == set(), change
+        for data, content in learnt.items():
+            data.write_bytes(content)
 
 
 @sqlite_first
@@ -107,6 +110,21 @@ def test_nothing_else_is_run(copy_of_each: Project) -> None:
     others = number_of(affected(project)[1])
     project.edit(repository, delete, f"        pass\n{delete}")
     assert 0 < number_of(affected(project)[1]) < others
+
+
+@sqlite_first
+def test_what_tests_execute_may_have_changed(copy_of_each: Project) -> None:
+    """As by a listener that is registered, which no test calls."""
+    project = copy_of_each
+    learn(project)
+    every = number_of(run(project, "--no-testmon")[1])
+    repository = project.path / "app" / "products" / "repository.py"
+    repository.write_text(repository.read_text() + "\n\nLIMIT = 1\n")
+    assert number_of(affected(project)[1]) == every
+
+    assert number_of(run(project, "--testmon")[1]) == every
+
+    assert number_of(run(project, "--testmon")[1]) == 0
 
 
 @sqlite_first

@@ -44,19 +44,23 @@ class Notes:
         self.path = path
         self.files: dict[str, Noted] = {}
         self.passed: set[str] = set()
+        self.traced: set[str] = set()
+        """Tests of which testmon has learnt what they execute since."""
         self.changes = 0
         self.changed = ""
         """The file that has changed last."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             notes = json.loads(path.read_bytes())
             self.changes, self.changed = notes["changes"], notes["changed"]
-            self.files, self.passed = notes["files"], set(notes["passed"])
+            self.passed, self.traced = set(notes["passed"]), set(notes["traced"])
+            self.files = notes["files"]
 
     def write(self) -> None:
         notes = {
             "changes": self.changes,
             "changed": self.changed,
             "passed": sorted(self.passed),
+            "traced": sorted(self.traced),
             "files": self.files,
         }
         draft = self.path.with_name(f"{self.path.name}-{os.getpid()}")
@@ -84,6 +88,7 @@ class Notes:
             self.changed = "" if is_first else [*changed, *former][0]
             self.changes += 1
             self.passed.clear()
+            self.traced.clear()
 
     def learn(
         self, root: Path, shared: dict[str, list[int]], executed: dict[str, set[int]]
@@ -91,7 +96,7 @@ class Notes:
         """Takes over who executes what: the lines that were for several tests, and what testmon has noted."""
         for name, noted in self.files.items():
             noted["seen"] = []
-            if name not in executed:
+            if name not in executed or noted["blocks"].keys() == {OUTSIDE}:
                 continue
             with suppress(OSError, SyntaxError, ValueError):
                 if stamp_of(root / name) != noted["stamp"]:
@@ -121,13 +126,20 @@ def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
         return before
     if before is None:
         return Noted(stamp=stamp, blocks=blocks, shared=[], seen=[])
-    same = {name for name, checksum in before["blocks"].items() if blocks.get(name) == checksum}
+    then = before["blocks"]
+    is_same = then.get(OUTSIDE) == blocks.get(OUTSIDE)
     return Noted(
         stamp=stamp,
         blocks=blocks,
-        shared=[name for name in before["shared"] if name in same],
-        seen=[name for name in before["seen"] if name in blocks],
+        shared=[name for name in before["shared"] if blocks.get(name) == then[name]],
+        # Where there is a function more, one of several with a name may have become another.
+        seen=[n for n in before["seen"] if n in blocks and (is_same or is_unique(n, then, blocks))],
     )
+
+
+def is_unique(name: str, *several: dict[str, int]) -> bool:
+    first = name.partition(" ")[0]
+    return not any(f"{first} 2" in blocks for blocks in several)
 
 
 def differences(before: Noted, now: Noted) -> set[str]:

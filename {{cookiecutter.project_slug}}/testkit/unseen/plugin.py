@@ -1,11 +1,10 @@
 """Lets testmon leave out only tests that have passed since a change that it does not see, a pytest plugin."""
 
 import os
-import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
@@ -89,7 +88,7 @@ class Shared:
 class Outcomes:
     """Of the tests, in the process where all reports arrive."""
 
-    def __init__(self, config: pytest.Config, notes: Notes, again: set[str]) -> None:
+    def __init__(self, config: Any, notes: Notes, again: set[str]) -> None:
         self.config = config
         self.notes = notes
         self.again = again
@@ -114,11 +113,11 @@ class Outcomes:
             return
         notes.passed |= self.passed
         notes.passed -= self.failed
-        shared = self.config.stash.get(SHARED, None)
-        data = data_of(self.config)
-        if shared is not None and data.exists():
+        if self.config.testmon_config.collect:
+            notes.traced |= self.passed | self.failed
+            shared: Shared = self.config.stash[SHARED]
             root = self.config.rootpath
-            notes.learn(root, shared.lines(root), executed(data))
+            notes.learn(root, shared.lines(root), executed(self.config.testmon_data.db.con))
         notes.write()
 
 
@@ -151,11 +150,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Outcomes(config, notes, again))
 
 
-def run_again(config: pytest.Config, notes: Notes) -> set[str]:
+def run_again(config: Any, notes: Notes) -> set[str]:
     """Takes the tests that have to run again from those that testmon leaves out. Returns them."""
     selection: Any = config.pluginmanager.get_plugin("TestmonSelect")
     left_out = set(selection.deselected_tests)
     again = left_out - notes.passed
+    if config.testmon_config.collect:
+        again |= left_out - notes.traced
     selection.deselected_tests = left_out - again
     files = {name.partition("::")[0] for name in again}
     selection.deselected_files = set(selection.deselected_files) - files
@@ -166,12 +167,14 @@ def data_of(config: pytest.Config) -> Path:
     return config.rootpath / os.environ.get("TESTMON_DATAFILE", DATA)
 
 
-def executed(data: Path) -> dict[str, set[int]]:
-    """Of each file the checksums of the functions of which testmon knows a test that executes them."""
+def executed(data: Any) -> dict[str, set[int]]:
+    """Of each file the checksums of the functions of which testmon knows a test that executes them.
+
+    `data` is the connection to testmon's data.
+    """
     from testmon.process_code import blob_to_checksums
 
     found: dict[str, set[int]] = defaultdict(set)
-    with closing(sqlite3.connect(f"{data.as_uri()}?mode=ro", uri=True)) as connection:
-        for name, checksums in connection.execute(FINGERPRINTS):
-            found[name].update(blob_to_checksums(checksums))
+    for name, checksums in data.execute(FINGERPRINTS):
+        found[name].update(blob_to_checksums(checksums))
     return found
