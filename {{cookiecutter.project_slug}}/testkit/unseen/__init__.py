@@ -5,5 +5,5 @@ are imported, with the columns of models, the fields of schemas, routes and cons
 test are set up, and the application with them; migrations run. Nor does it know files that are not Python. After a
 change to one of these, each test runs until it has passed once.
 
-`notes` says what the files were, and which tests have passed since; `plugin` makes testmon heed it.
+`notes` says what the files were, and which tests have passed since; `selection` makes testmon heed it.
 """

@@ -1,0 +1,178 @@
+"""Lets testmon leave out only tests that have passed since a change that it does not see, a pytest plugin."""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from inspect import CO_OPTIMIZED
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from testkit.fixtures import SETUP
+from testkit.unseen.notes import Notes
+
+FINGERPRINTS = """
+    SELECT filename, method_checksums FROM file_fp
+    WHERE id IN (SELECT fingerprint_id FROM test_execution_file_fp)
+"""
+OUTPUT = "testkit_shared"  # of workers
+SHARED = pytest.StashKey["Shared"]()
+
+
+class Shared:
+    """The functions that are executed for several tests at once: while modules are imported, and by wide fixtures.
+
+    Only in runs in which testmon learns, which take twice their time anyway.
+    """
+
+    def __init__(self) -> None:
+        self.codes: set[CodeType] = set()
+        self.others: dict[str, set[int]] = defaultdict(set)
+        """What workers have told."""
+
+    def note(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            self.codes.add(frame.f_code)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        before = sys.getprofile()
+        sys.setprofile(self.note)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    def lines(self, root: Path) -> dict[str, list[int]]:
+        """Of each file below that folder."""
+        found = {name: set(lines) for name, lines in self.others.items()}
+        top = f"{root}{os.sep}"
+        for code in self.codes:
+            # Not of modules and classes, which are no functions.
+            if code.co_flags & CO_OPTIMIZED and code.co_filename.startswith(top):
+                name = code.co_filename.removeprefix(top).replace(os.sep, "/")
+                lines = {line for _, _, line in code.co_lines() if line}
+                found.setdefault(name, set()).update(lines)
+        return {name: sorted(lines) for name, lines in found.items()}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        if fixturedef.scope == "function":
+            return (yield)
+        with self.noting():
+            return (yield)
+
+    def pytest_collection_finish(self) -> None:
+        sys.setprofile(None)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        sys.setprofile(None)
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[OUTPUT] = self.lines(session.config.rootpath)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for name, lines in getattr(node, "workeroutput", {}).get(OUTPUT, {}).items():
+            self.others[name].update(lines)
+
+
+class Outcomes:
+    """Of the tests, in the process where all reports arrive."""
+
+    def __init__(self, config: Any, notes: Notes, again: set[str]) -> None:
+        self.config = config
+        self.notes = notes
+        self.again = again
+        self.passed: set[str] = set()
+        self.failed: set[str] = set()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter and self.notes.changed and any(i.nodeid in self.again for i in session.items):
+            reporter.write_line(f"What has changed in {self.notes.changed} may affect every test.")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
+        elif report.when == "teardown":
+            self.passed.add(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        notes = Notes(self.notes.path)
+        if notes.changes != self.notes.changes:  # by a run that has begun later
+            return
+        notes.passed |= self.passed
+        notes.passed -= self.failed
+        if self.config.testmon_config.collect:
+            notes.traced |= self.passed | self.failed
+            shared: Shared = self.config.stash[SHARED]
+            root = self.config.rootpath
+            notes.learn(root, shared.lines(root), executed(self.config.testmon_data.db.con))
+        notes.write()
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Before anything of the project is imported."""
+    config: Any = pluginmanager.get_plugin("pytestconfig")
+    if not config.known_args_namespace.testmon_nocollect:
+        config.stash[SHARED] = shared = Shared()
+        pluginmanager.register(shared)
+        sys.setprofile(shared.note)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: Any) -> None:
+    """After testmon's, which has chosen."""
+    testmon = config.testmon_config
+    if not testmon.select and not testmon.collect:
+        return
+    notes = Notes(notes_of(config.rootpath))
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker:
+        setup = config.stash.get(SETUP, None)
+        migrations = setup.migrations if setup else None
+        notes.compare(config.rootpath, migrations, config.getini("python_files"))
+        notes.write()
+    again = run_again(config, notes) if testmon.select else set()
+    if not is_worker:
+        config.pluginmanager.register(Outcomes(config, notes, again))
+
+
+def run_again(config: Any, notes: Notes) -> set[str]:
+    """Takes the tests that have to run again from those that testmon leaves out. Returns them."""
+    selection: Any = config.pluginmanager.get_plugin("TestmonSelect")
+    left_out = set(selection.deselected_tests)
+    again = left_out - notes.passed
+    if config.testmon_config.collect:
+        again |= left_out - notes.traced
+    selection.deselected_tests = left_out - again
+    files = {name.partition("::")[0] for name in again}
+    selection.deselected_files = set(selection.deselected_files) - files
+    return again
+
+
+def notes_of(root: Path) -> Path:
+    """Beside testmon's data."""
+    return root / f"{os.environ.get('TESTMON_DATAFILE', '.testmondata')}-seen"
+
+
+def executed(data: Any) -> dict[str, set[int]]:
+    """Of each file the checksums of the functions of which testmon knows a test that executes them.
+
+    `data` is the connection to testmon's data.
+    """
+    from testmon.process_code import blob_to_checksums
+
+    found: dict[str, set[int]] = defaultdict(set)
+    for name, checksums in data.execute(FINGERPRINTS):
+        found[name].update(blob_to_checksums(checksums))
+    return found
