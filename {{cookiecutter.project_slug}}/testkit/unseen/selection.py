@@ -5,6 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
@@ -135,6 +136,8 @@ def pytest_configure(config: Any) -> None:
     testmon = config.testmon_config
     if not testmon.select and not testmon.collect:
         return
+    if testmon.collect:
+        trace_every_test(config)
     notes = Notes(notes_of(config.rootpath))
     is_worker = hasattr(config, "workerinput")
     if not is_worker:
@@ -145,6 +148,19 @@ def pytest_configure(config: Any) -> None:
     again = run_again(config, notes) if testmon.select else set()
     if not is_worker:
         config.pluginmanager.register(Outcomes(config, notes, again))
+
+
+def trace_every_test(config: pytest.Config) -> None:
+    """From Python 3.14 on, coverage would by default note only the first test that executes a line.
+
+    That is its issue 2200. What notes all is what can follow SQLAlchemy into greenlets, so that is asked for.
+    """
+    from testmon import testmon_core
+
+    patch = pytest.MonkeyPatch()
+    coverage = partial(testmon_core.Coverage, concurrency=["thread", "greenlet"])
+    patch.setattr(testmon_core, "Coverage", coverage)
+    config.add_cleanup(patch.undo)
 
 
 def run_again(config: Any, notes: Notes) -> set[str]:
