@@ -50,7 +50,7 @@ def learn(project: Project) -> None:
     assert "Warning" not in project.pytest("--testmon", "tests/products", cold=True).stdout
     project.edit("app/products/repository.py", "= Product(**", "= (lambda **_: Product(**_))(**")
     affected = project.pytest("--testmon", "--testmon-nocollect", "tests/products", cold=True)
-    assert re.search(r"^\d\d passed", affected.stdout, re.MULTILINE), affected.stdout
+    assert re.search(r"^[2-9] passed", affected.stdout, re.MULTILINE), affected.stdout
 
 
 def migrate(project: Project) -> None:
