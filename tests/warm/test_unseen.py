@@ -128,6 +128,23 @@ def test_what_tests_execute_may_have_changed(copy_of_each: Project) -> None:
 
 
 @sqlite_first
+def test_domain_with_the_name_of_an_output(copy_of_each: Project) -> None:
+    project = copy_of_each
+    (project.path / "app" / "build").mkdir()
+    (project.path / "app" / "build" / "__init__.py").write_text("LIMIT = 1\n")
+    tests = project.path / "tests" / "users" / "build"
+    tests.mkdir()
+    (tests / "test_limit.py").write_text(
+        "from app.build import LIMIT\n\n\ndef test_limit():\n    assert LIMIT == 1\n"
+    )
+    learn(project)
+
+    project.edit("app/build/__init__.py", "LIMIT = 1", "LIMIT = 2")
+
+    assert affected(project)[0] == {"tests/users/build/test_limit.py::test_limit"}
+
+
+@sqlite_first
 def test_with_workers(copy_of_each: Project) -> None:
     project = copy_of_each
     assert run(project, "--testmon", "-n2")[0] == set()

@@ -73,10 +73,10 @@ class Notes:
         former, self.files = self.files, {}
         is_first = not former
         changed = []
-        for path in sources(root):
-            if any(fnmatch(path.name, pattern) for pattern in test_modules):
+        for place in sources(root):
+            if any(fnmatch(place.name, pattern) for pattern in test_modules):
                 continue  # only its own tests depend on it, as testmon knows
-            name = path.relative_to(root).as_posix()
+            name, path = place.as_posix(), root / place
             before = former.pop(name, None)
             now = note(path, before, is_python=path.suffix == ".py" and not is_in(path, migrations))
             if now is None:

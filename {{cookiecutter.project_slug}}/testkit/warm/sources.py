@@ -5,17 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIXES = {".py", ".toml", ".ini", ".cfg", ".sql", ".html", ".txt", ".json"}
-OTHERS = {"__pycache__", "build", "dist", "htmlcov", "node_modules", "site-packages", "venv"}
+OTHERS = {"__pycache__", "node_modules", "site-packages"}
+OUTPUTS = {"build", "dist", "htmlcov", "venv"}  # at the top; below, these are names like others
 
 
 def is_in_sources(place: Path) -> bool:
     """What tools write into folders of their own depends on the tests, and not the other way round."""
-    return not any(part.startswith(".") or part in OTHERS for part in place.parts)
+    if any(part.startswith(".") or part in OTHERS for part in place.parts):
+        return False
+    return OUTPUTS.isdisjoint(place.parts[:1])
 
 
-def sources(top: Path) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(top):
-        subfolders[:] = [name for name in subfolders if name[0] != "." and name not in OTHERS]
+def sources(root: Path, below: Path = Path()) -> Iterator[Path]:
+    """Seen from the root."""
+    for folder, subfolders, files in os.walk(root / below):
+        place = Path(folder).relative_to(root)
+        subfolders[:] = [name for name in subfolders if is_in_sources(place / name)]
         for name in files:
             if name[0] != "." and os.path.splitext(name)[1] in SUFFIXES:
-                yield Path(folder, name)
+                yield place / name

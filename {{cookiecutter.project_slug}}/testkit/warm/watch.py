@@ -68,7 +68,7 @@ MOST_AGAIN = 5  # runs that have changed the same files
 CLEAR = "\033[H\033[2J\033[3J"
 QUIT = "q"
 GOODBYE = QUIT.encode()
-ESCAPE = b"\033"
+ESCAPE = "\033"
 
 
 class WarmParent:
@@ -171,7 +171,7 @@ class Terminal:
             typed = os.read(self.file, 1) or GOODBYE
         except OSError:
             typed = GOODBYE
-        if typed == ESCAPE:  # arrows and the like send letters after it
+        if typed == ESCAPE.encode():  # arrows and the like send letters after it
             termios.tcflush(self.file, termios.TCIFLUSH)
         return typed.decode("latin-1")  # what else is typed may come in parts
 
@@ -190,7 +190,7 @@ class Terminal:
             print()
             return None
         else:
-            return None if "\033" in line else line
+            return None if ESCAPE in line else line
         finally:
             self.take_keys()
 
@@ -405,8 +405,8 @@ def end_server(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def folders_in(top: Path) -> set[Path]:
-    return {path.parent for path in sources(top)}
+def folders_in(place: Path) -> set[Path]:
+    return {path.parent for path in sources(Path(), place)}
 
 
 def copy(source: str, target: str) -> None:
