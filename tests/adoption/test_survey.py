@@ -119,6 +119,11 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
             id="an application from a function",
         ),
         pytest.param(
+            {"app/models.py": "", "app/build/models.py": MODELS, "build/lib/app/models.py": MODELS},
+            "from app.build.models import Base",
+            id="a part with the name of an output",
+        ),
+        pytest.param(
             {"app/code.py": "import os\nKEY = os.environ['KEY']\nURL = os.getenv('DB_URL')\n"},
             '"KEY": "made-up-for-the-tests-0123456789"',
             id="variables without settings",

@@ -2,7 +2,9 @@
 
 import re
 
-from tests.conftest import Project
+import pytest
+
+from tests.conftest import Project, run
 from tests.traps.inner import line_of, run_inner
 
 GENERATORS = """
@@ -216,3 +218,10 @@ def test_names_of_tables_are_free(copy_of_each: Project) -> None:
         engines = [str(path) for path in project.path.glob("tests/test_engine*.py")]
         output = project.pytest("tests/isolation", *engines, *options, check=False).stdout
         assert re.search(r"^\d+ passed", output, re.MULTILINE), output
+
+
+@pytest.mark.parametrize("name", ["build", "dist", "htmlcov"])
+def test_names_of_domains_are_free(sqlite_project: Project, name: str) -> None:
+    """What is ignored at the top is not below."""
+    domain = f"app/{name}/models.py"
+    assert run("git", "check-ignore", domain, cwd=sqlite_project.path, check=False).returncode == 1

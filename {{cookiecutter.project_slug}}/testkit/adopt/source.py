@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-SKIPPED = {"node_modules", "build", "dist", "venv", "env", "site-packages", "testkit"}
+SKIPPED = {"node_modules", "venv", "env", "site-packages", "testkit"}
+OUTPUTS = {"build", "dist"}  # at the top; below, these are names like others
 
 
 @dataclass(eq=False)
@@ -96,8 +97,9 @@ def read_modules(root: Path) -> list[Module]:
 def python_files(root: Path) -> Iterator[Path]:
     """Sorted, those of a folder before its subfolders; without hidden folders and libraries."""
     for folder, subfolders, names in os.walk(root):
+        skipped = SKIPPED | OUTPUTS if Path(folder) == root else SKIPPED
         subfolders[:] = sorted(
-            name for name in subfolders if name not in SKIPPED and not name.startswith(".")
+            name for name in subfolders if name not in skipped and not name.startswith(".")
         )
         yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
 

@@ -69,7 +69,10 @@ class Notes:
             draft.replace(self.path)
 
     def compare(self, root: Path, migrations: Path | None, test_modules: list[str]) -> None:
-        """Forgets who has passed if there is a change that testmon does not see. Costs 4 ms for 150 files."""
+        """Forgets who has passed if there is a change that testmon does not see.
+
+        Looks at the time of every file, and reads those that have been saved since.
+        """
         former, self.files = self.files, {}
         is_first = not former
         changed = []
