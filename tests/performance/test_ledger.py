@@ -221,6 +221,28 @@ def test_is_bounded(project: Project) -> None:
     assert ledger.tests.keys() == {"always", *(f"once_{number}" for number in range(70, 120))}
 
 
+def test_keeps_any_name(project: Project) -> None:
+    names = ['"', "\\", "\n", "\r", "}", "[", "\x85", "\u2028", "ü", "\U0001f40d", ""]
+    options = "disable_test_id_escaping_and_forfeit_all_rights_to_community_support"
+    write_tests(
+        project,
+        f"""
+        import pytest
+
+        @pytest.mark.parametrize("name", {names!a}, ids={names!a})
+        def test_names(name):
+            pass
+        """,
+    )
+
+    project.pytest(INNER, "-o", f"{options}=true")
+    project.pytest(INNER, "-o", f"{options}=true")
+
+    found = ledger_of(project).tests
+    assert found.keys() == {f"{INNER}::test_names[{name}]" for name in names}
+    assert {len(test["history"]) for test in found.values()} == {2}
+
+
 def test_forgets_tests_that_are_gone(project: Project) -> None:
     write_tests(project, "def test_here(): pass\ndef test_gone(): pass\n")
     project.pytest("-o", "testpaths=tests/test_inner.py")
@@ -242,6 +264,8 @@ def test_forgets_tests_that_are_gone(project: Project) -> None:
         b"no ledger\n",
         b'{"ledger": 1}\n{"run": "1-1", "te',
         b'{"ledger": 1}\n{"test": "broken\n',
+        b'{"ledger": 1}\n{"test": "broken}\n',
+        b'{"ledger": 1}\n{"test": "broken\\"}\n',
         b'{"ledger": 1}\n[]\n',
     ],
 )
