@@ -308,6 +308,23 @@ def test_line_endings_stay(adopt: Adopt, tmp_path: Path) -> None:
     assert all(line.endswith(b"\r") for line in lines[:-1])
 
 
+def test_characters_that_only_python_calls_ends_of_lines(adopt: Adopt) -> None:
+    """Form feeds between parts, as some editors jump to, and separators that were pasted in."""
+    above = "# one\u2028two\x85three\x1cfour\n\f\n"
+    texts = {"tests/conftest.py": textwrap.dedent(CONFTEST), "m/env.py": textwrap.dedent(SYNC)}
+    files = {name: above + text for name, text in texts.items()}
+
+    said, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", **files})
+
+    conftest = (root / "tests" / "conftest.py").read_text()
+    assert "async def client(database_isolation,\n    db," in conftest
+    env = (root / "m" / "env.py").read_text()
+    assert "    context.configure(connection=connection, target_metadata=None" in env
+    for text in (conftest, env):
+        assert "# one\u2028two\x85three\x1cfour\n" in text
+        compile(text, "text", "exec")
+
+
 def test_empty_settings_of_pytest_count(adopt: Adopt) -> None:
     """pytest reads this file, although it says nothing."""
     _, root = adopt({"pytest.ini": "", "pyproject.toml": "[tool.pytest.ini_options]\n"})

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import io
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,8 +31,8 @@ class Change:
     def diff(self, root: Path) -> str:
         name = self.path.relative_to(root).as_posix()
         lines = difflib.unified_diff(
-            self.earlier.splitlines(keepends=True),
-            self.text.splitlines(keepends=True),
+            _lines(self.earlier),
+            _lines(self.text),
             f"a/{name}" if self.earlier else "/dev/null",
             f"b/{name}",
         )
@@ -40,6 +41,11 @@ class Change:
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(self.text, encoding="utf-8", newline=self.line_ending)
+
+
+def _lines(text: str) -> list[str]:
+    """As Python counts them, and not as `splitlines` does: for that, a form feed ends one."""
+    return list(io.StringIO(text))
 
 
 def changes_for(survey: Survey) -> list[Change]:
@@ -216,7 +222,7 @@ def _client(survey: Survey) -> Iterator[str]:
 
 def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]) -> str:
     """The text of a conftest whose clients ask for the isolation."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = _lines(path.read_text(encoding="utf-8"))
     for function in fixtures:
         asked = "database_isolation"
         if function.returns is not None or any(each.annotation for each in function.args.args):
@@ -238,7 +244,7 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
         return  # it takes one already
     with suppress(SyntaxError):
         module = Module(path, "env", text, ast.parse(text))
-        lines = text.splitlines(keepends=True)
+        lines = _lines(text)
         if _hand_over(module, lines) or _hand_over_sync(module, lines):
             yield Change(path, "".join(lines))
             return
