@@ -408,7 +408,7 @@ class TestStale:
             wait_for(client, "!")
             settings = copy_of_each.path / "pyproject.toml"
             settings.write_text(settings.read_text())
-            watch.expect("pyproject.toml saved", "Passed")
+            watch.expect("pyproject.toml saved", "No test is affected")
             assert "1 passed" in client.communicate(timeout=20)[0]
         assert client.returncode == 0
 
@@ -702,6 +702,17 @@ def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
     assert "tests/users" not in shown
 
 
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two workers"])
+@sqlite_first
+def test_says_when_nothing_is_affected(
+    copy_of_each: Project, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with watching(copy_of_each, tmp_path, "tests/services", *options) as watch:
+        module = copy_of_each.path / "app" / "services" / "language.py"
+        module.write_text(f"{module.read_text()}\n# A remark.\n")
+        assert "Passed" not in watch.expect("saved", "no tests ran", "No test is affected")
+
+
 def test_what_tools_write_runs_nothing(watch: Watch) -> None:
     (watch.project.path / ".performance" / "imported.json").write_text("{}")
     test = watch.project.path / "tests" / "services" / "test_new.py"
@@ -828,7 +839,7 @@ def test_folders_that_are_moved(watch: Watch) -> None:
     services.rename(elsewhere)
     watch.expect("elsewhere and 1 more saved", "No module named 'app.services'", "Failed")
     elsewhere.rename(services)
-    watch.expect("elsewhere and 1 more saved", "Passed")
+    watch.expect("elsewhere and 1 more saved", "No test is affected")
 
 
 @sqlite_first
@@ -896,7 +907,7 @@ def test_debugger_and_interruption(watch: Watch) -> None:
     test.write_text("import os\n\n\ndef test_new():\n    os.kill(os.getpid(), 9)\n")
     watch.expect("saved", "Ended by SIGKILL")
     test.unlink()
-    watch.expect("saved", "Passed")
+    watch.expect("saved", "No test is affected")
 
 
 @sqlite_first

@@ -131,7 +131,9 @@ class Ledger:
         if forgotten:
             self.runs = self.runs[-KEPT_RUNS:]
             self.lines = {
-                nodeid: line for nodeid, line in self.lines.items() if _latest(line) not in forgotten
+                nodeid: line
+                for nodeid, line in self.lines.items()
+                if _latest(line) not in forgotten
             }
 
 

@@ -43,6 +43,7 @@ KEYS = """\
   Enter  the same again             q      quit
 
 `t` and `p` hold for every run, also after a change, until you press `a`."""
+PLUGIN = ("-p", "testkit.warm.watched")
 # testmon needs a tracer to know what a test depends on, which makes a run take twice as long. So the
 # verdict comes without it, and what has been learnt by the change follows in the background.
 LEARN = ("--testmon",)
@@ -250,7 +251,7 @@ class Choice(NamedTuple):
 
     def arguments(self) -> list[str]:
         name = ["-k", self.name] if self.name else []
-        path = ["-p", "testkit.warm.only", f"--only={self.path}"] if self.path else []
+        path = [f"--only={self.path}"] if self.path else []
         return [*name, *path]
 
 
@@ -312,7 +313,7 @@ class Watcher:
         self.terminal.take_lines()
         print(f"{CLEAR}{time.strftime('%H:%M:%S')}  {cause}", flush=True)
         begun = time.perf_counter()
-        status = self.parent.run(["-q", *options, *self.given, *choice.arguments()])
+        status = self.parent.run(["-q", *PLUGIN, *options, *self.given, *choice.arguments()])
         self.ended = time.perf_counter()
         self.terminal.take_keys()
         if status != USAGE_ERROR:
@@ -333,8 +334,9 @@ class Watcher:
         """
         if Path(KNOWN).exists():
             copy(KNOWN, LEARNT)
+        arguments = [*PLUGIN, *LEARN, *self.given, *self.choice.arguments()]
         self.learner = subprocess.Popen(
-            [sys.executable, "-m", "testkit.warm", *LEARN, *self.given, *self.choice.arguments()],
+            [sys.executable, "-m", "testkit.warm", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
