@@ -221,6 +221,37 @@ def test_is_bounded(project: Project) -> None:
     assert ledger.tests.keys() == {"always", *(f"once_{number}" for number in range(70, 120))}
 
 
+def test_many_runs_of_few_tests_push_nothing_out(project: Project) -> None:
+    """As `make watch` has them: what is known of the whole suite stays."""
+    project.run(
+        "python",
+        "-c",
+        "from pathlib import Path\n"
+        "from testkit.performance import ledger\n"
+        "path = Path('.performance/ledger.jsonl')\n"
+        "def run(number, tests, complete):\n"
+        "    run = {'run': f'{number}-1', 'tests': tests, 'complete': complete}\n"
+        "    test = {'seconds': 0.1, 'outcome': 'passed'}\n"
+        "    ledger.record(path, run, {f'test_{n}': dict(test) for n in range(tests)})\n"
+        "for number in range(5):\n"
+        "    run(number, 100, True)\n"
+        "for number in range(5, 80):\n"
+        "    run(number, 1 + number % 2, False)\n"
+        "for number in range(80, 140):\n"
+        "    run(number, 100, number % 3 == 0)\n",
+    )
+
+    ledger = ledger_of(project)
+
+    assert len(ledger.tests) == 100
+    assert len(ledger.runs) == 50
+    numbers = [int(of_run["run"].split("-")[0]) for of_run in ledger.runs]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 139
+    assert sum(of_run["complete"] for of_run in ledger.runs) == 25
+    assert [number for number in numbers if number < 5] == [0, 1, 2, 3, 4]
+
+
 def test_keeps_any_name(project: Project) -> None:
     names = ['"', "\\", "\n", "\r", "}", "[", "\x85", "\u2028", "ü", "\U0001f40d", ""]
     options = "disable_test_id_escaping_and_forfeit_all_rights_to_community_support"

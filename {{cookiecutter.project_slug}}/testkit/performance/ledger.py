@@ -8,8 +8,8 @@ runs, oldest first, and the tests, one line each:
      statements], ...], "markers": ["fast"]}
 
 All times are seconds, all memory is bytes. What a figure is called is what `RUN` and `TEST` say.
-The file keeps `KEPT_RUNS` runs, `KEPT_RESULTS` results of each test, and of tests only those that
-were there in one of these runs. It is replaced as a whole, under a lock: who reads it sees one
+The file keeps `KEPT_RUNS` runs, `KEPT_RESULTS` results of each test, and of tests only those of
+which one of these runs was the last. It is replaced as a whole, under a lock: who reads it sees one
 state of it, and two runs that end at once are both in it.
 """
 
@@ -126,10 +126,20 @@ class Ledger:
         self.forget()
 
     def forget(self) -> None:
-        """Old runs, and tests that have not been run since."""
-        forgotten = {run["run"] for run in self.runs[:-KEPT_RUNS]}
-        if forgotten:
-            self.runs = self.runs[-KEPT_RUNS:]
+        """The oldest of too many runs, and the tests that have not been run since.
+
+        First go those that say nothing more: all of their tests have been run again, and they were not the
+        whole suite. So fifty runs of one test, as `make watch` has them in an hour, push nothing out.
+        """
+        if len(self.runs) <= KEPT_RUNS:
+            return
+        latest = set(map(_latest, self.lines.values()))
+        by_use = sorted(
+            self.runs, key=lambda run: (run["run"] in latest, bool(run.get("complete")))
+        )
+        forgotten = {run["run"] for run in by_use[:-KEPT_RUNS]}
+        self.runs = [run for run in self.runs if run["run"] not in forgotten]
+        if forgotten & latest:
             self.lines = {
                 nodeid: line
                 for nodeid, line in self.lines.items()
