@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.conftest import Project, run
-from tests.performance.conftest import INNER, ledger_of, write_tests
+from tests.performance.conftest import INNER, LEDGER, ledger_of, write_tests
 
 SLEEPING = """
     import time
@@ -44,6 +44,19 @@ class TestNumber:
             r"workers: 2, since 13 tests take about [67]\.\d s in one process, and \d\.\d s in 2$",
             recorded,
         )
+
+    def test_heeds_the_memory_of_the_whole_suite(self, lean: Project) -> None:
+        """Also after runs of single tests, which need little."""
+        write_tests(lean, SLEEPING)
+        everything = ("-o", f"testpaths={INNER}")
+        lean.pytest(*everything)
+        assert header(lean, *everything, "--co").startswith("workers: 2")
+        huge = re.sub(r'"memory": \d+', '"memory": 1000000000000', lean.read(LEDGER))
+        (lean.path / LEDGER).write_text(huge)
+        for _ in range(6):
+            lean.pytest(f"{INNER}::test_quick")
+
+        assert header(lean, *everything, "--co").startswith("workers: none")
 
     def test_is_that_of_the_selected_tests(self, lean: Project) -> None:
         write_tests(lean, SLEEPING)

@@ -169,13 +169,15 @@ def _divided(evidence: Evidence, shards: int) -> Evidence:
 
 
 def _memory_allows(ledger: Ledger) -> int:
-    """How many workers fit into the memory that is free."""
+    """How many workers fit into the memory that is free, if each needs what the whole suite has needed."""
     try:
         meminfo = Path("/proc/meminfo").read_text()
     except OSError:
         return 1000
     available = re.search(r"MemAvailable:\s*(\d+) kB", meminfo)
-    needed = max((run["memory"] for run in ledger.runs[-5:]), default=UNKNOWN_MEMORY)
+    complete = [run for run in ledger.runs if run["complete"]]
+    runs = (complete or ledger.runs)[-5:]
+    needed = max((run["memory"] for run in runs), default=UNKNOWN_MEMORY)
     return int(available[1]) * 1024 // needed if available else 1000
 
 
