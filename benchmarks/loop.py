@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pexpect
@@ -30,6 +31,7 @@ def measure(project: Path, rounds: int) -> list[Row]:
         median = statistics.median(warm[1:])
         name = "Two tests, `python -m testkit.warm`"
         rows = [Row(name, median, "s", ratio, "`python -m pytest`", 0.28)]
+        rows.append(beside_many(project, rounds))
         name = "From saving a new test to the verdict of `make watch`"
         saved = after_saving(watch, project, rounds)
         rows.append(Row(name, statistics.median(saved), "s", limit=0.4))
@@ -47,6 +49,29 @@ def measure(project: Path, rounds: int) -> list[Row]:
     name = "Two of them, with the process that they are forked from"
     rows.append(Row(name, statistics.median(starts[1:]), "s"))
     return rows + workers(project, rounds, "pytest", spawn=("-n", "2", "--workers=spawn"))
+
+
+def beside_many(project: Path, rounds: int) -> Row:
+    """The same tests, where the ledger knows 10,000 others and as many runs as it keeps."""
+    ledger = project / ".performance" / "many.jsonl"
+    head, *lines = (project / ".performance" / "ledger.jsonl").read_text().splitlines()
+    text = "\n".join([head, *copies(lines, "run", 50), *copies(lines, "test", 10_000)])
+    few, many = [], []
+    for _ in range(2 * rounds + 1):
+        ledger.write_text(f"{text}\n")
+        few.append(seconds(project, "testkit.warm", *ONE_TEST)[0])
+        many.append(seconds(project, "testkit.warm", *ONE_TEST, "--ledger", str(ledger))[0])
+    ratio = statistics.median(m / f for m, f in zip(many[1:], few[1:], strict=True))
+    name = "The same, with 10,000 other tests in the ledger"
+    return Row(name, statistics.median(many[1:]), "s", ratio, "without them")
+
+
+def copies(lines: list[str], kind: str, count: int) -> list[str]:
+    """So many lines of runs or of tests, each with a name of its own."""
+    begin = f'{{"{kind}": "'
+    found = [line for line in lines if line.startswith(begin)]
+    named = zip(range(count), cycle(found), strict=False)
+    return [line.replace(begin, f"{begin}{number}-", 1) for number, line in named]
 
 
 def workers(project: Path, rounds: int, module: str, **others: tuple[str, ...]) -> list[Row]:

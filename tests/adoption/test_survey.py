@@ -308,13 +308,13 @@ def test_line_endings_stay(adopt: Adopt, tmp_path: Path) -> None:
     assert all(line.endswith(b"\r") for line in lines[:-1])
 
 
-def test_characters_that_only_python_calls_ends_of_lines(adopt: Adopt) -> None:
+def test_characters_that_splitlines_takes_for_ends_of_lines(adopt: Adopt) -> None:
     """Form feeds between parts, as some editors jump to, and separators that were pasted in."""
     above = "# one\u2028two\x85three\x1cfour\n\f\n"
     texts = {"tests/conftest.py": textwrap.dedent(CONFTEST), "m/env.py": textwrap.dedent(SYNC)}
     files = {name: above + text for name, text in texts.items()}
 
-    said, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", **files})
+    _, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", **files})
 
     conftest = (root / "tests" / "conftest.py").read_text()
     assert "async def client(database_isolation,\n    db," in conftest

@@ -201,18 +201,27 @@ def test_two_runs_at_once_are_both_recorded(project: Project) -> None:
     assert len(ledger.tests) == sum(of_run["tests"] for of_run in ledger.runs)
 
 
+RECORD = """
+from pathlib import Path
+
+from testkit.performance import ledger
+
+
+def record(number, names, complete=False):
+    run = {"run": f"{number}-1", "tests": len(names), "complete": complete}
+    tests = {name: {"seconds": 0.1, "outcome": "passed"} for name in names}
+    ledger.record(Path(".performance/ledger.jsonl"), run, tests)
+
+
+"""
+
+
 def test_is_bounded(project: Project) -> None:
-    project.run(
-        "python",
-        "-c",
-        "from pathlib import Path\n"
-        "from testkit.performance import ledger\n"
-        "path = Path('.performance/ledger.jsonl')\n"
-        "for number in range(120):\n"
-        "    run = {'run': f'{number + 1}-1', 'tests': 1}\n"
-        "    test = {'seconds': 0.1, 'outcome': 'passed'}\n"
-        "    ledger.record(path, run, {'always': dict(test), f'once_{number}': dict(test)})\n",
-    )
+    runs = """
+for number in range(120):
+    record(number + 1, ["always", f"once_{number}"])
+"""
+    project.run("python", "-c", RECORD + runs)
 
     ledger = ledger_of(project)
 
@@ -223,23 +232,16 @@ def test_is_bounded(project: Project) -> None:
 
 def test_many_runs_of_few_tests_push_nothing_out(project: Project) -> None:
     """As `make watch` has them: what is known of the whole suite stays."""
-    project.run(
-        "python",
-        "-c",
-        "from pathlib import Path\n"
-        "from testkit.performance import ledger\n"
-        "path = Path('.performance/ledger.jsonl')\n"
-        "def run(number, tests, complete):\n"
-        "    run = {'run': f'{number}-1', 'tests': tests, 'complete': complete}\n"
-        "    test = {'seconds': 0.1, 'outcome': 'passed'}\n"
-        "    ledger.record(path, run, {f'test_{n}': dict(test) for n in range(tests)})\n"
-        "for number in range(5):\n"
-        "    run(number, 100, True)\n"
-        "for number in range(5, 80):\n"
-        "    run(number, 1 + number % 2, False)\n"
-        "for number in range(80, 140):\n"
-        "    run(number, 100, number % 3 == 0)\n",
-    )
+    runs = """
+suite = [f"test_{number}" for number in range(100)]
+for number in range(5):
+    record(number, suite, complete=True)
+for number in range(5, 80):
+    record(number, suite[: 1 + number % 2])
+for number in range(80, 140):
+    record(number, suite, complete=number % 3 == 0)
+"""
+    project.run("python", "-c", RECORD + runs)
 
     ledger = ledger_of(project)
 
