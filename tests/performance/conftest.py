@@ -37,7 +37,7 @@ def write_tests(project: Project, source: str, name: str = INNER) -> None:
 
 def ledger_of(project: Project, path: str | Path = LEDGER) -> Ledger:
     header, *lines = (project.path / path).read_text().removesuffix("\n").split("\n")
-    assert json.loads(header) == {"ledger": 1}
+    assert json.loads(header)["ledger"] == 1
     ledger = Ledger()
     for line in map(json.loads, lines):
         if "test" in line:

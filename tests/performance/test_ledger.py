@@ -299,6 +299,8 @@ def test_forgets_tests_that_are_gone(project: Project) -> None:
         b'{"ledger": 1}\n{"test": "broken\n',
         b'{"ledger": 1}\n{"test": "broken}\n',
         b'{"ledger": 1}\n{"test": "broken\\"}\n',
+        b'{"ledger": 1}\n{"test": "tests/test_health.py::test_x", "last": {"seco}\n',
+        b'{"ledger": 1}\n{"test": "tests/test_health.py::test_x", "last": {}, "history": []}\n',
         b'{"ledger": 1}\n[]\n',
     ],
 )
@@ -316,6 +318,37 @@ def test_damaged_file_is_set_aside(
     assert "Traceback" not in result.stdout
     assert path.with_name("ledger.jsonl.damaged-1").read_bytes() == damage
     assert len(ledger_of(project).runs) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [("tests/test_health.py",), ("-n", "2", "tests/test_health.py")]
+)
+def test_line_broken_in_its_midst_is_found(project: Project, options: tuple[str, ...]) -> None:
+    project.pytest("tests/test_health.py")
+    project.edit(LEDGER, '"outcome": "passed"', '"outcome: "passed"')
+
+    table = project.run("python", "-m", "testkit.performance", "table", check=False)
+    result = project.pytest(*options)
+
+    assert table.returncode == 2
+    assert "is damaged: line 3 is no record" in table.stdout
+    assert "was damaged. It is now" in result.stdout
+    assert "Traceback" not in table.stdout + result.stdout
+    assert len(ledger_of(project).runs) == 1
+
+
+def test_ledger_may_be_changed_by_hand(project: Project) -> None:
+    project.pytest("tests/test_health.py")
+    path = project.path / LEDGER
+    header, run, *tests = path.read_text().splitlines()
+    path.write_text("\n".join([header, run, *tests[1:]]) + "\n")
+
+    project.pytest("tests/test_health.py")
+
+    ledger = ledger_of(project)
+    assert sorted(len(test["history"]) for test in ledger.tests.values()) == [1] + [2] * len(
+        tests[1:]
+    )
 
 
 def test_newer_version_is_left_alone(project: Project) -> None:
