@@ -122,7 +122,7 @@ class Bookkeeper:
         records = {nodeid: json.loads(record) for nodeid, record in self.records.items()}
         run = self._run(session, list(records.values()))
         try:
-            now, aside = ledgers.record(self.path, run, records)
+            now, aside = ledgers.record(self.path, run, records, self.ledger)
             if aside is not None:
                 self.remarks.append(
                     f"The ledger {self.path} was damaged. It is now {aside}, and a new one begins."

@@ -93,6 +93,8 @@ class Ledger:
 
     runs: list[Record] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
+    stamp: tuple[int, ...] | None = None
+    """Of the file that it was read from: equal, until the file is replaced."""
 
     def __contains__(self, nodeid: str) -> bool:
         return nodeid in self.lines
@@ -176,8 +178,10 @@ def read(path: Path) -> Ledger:
     """The ledger in this file, an empty one if there is none; `LedgerError` when it is unusable."""
     ledger = Ledger()
     try:
-        content = path.read_bytes()
-        header, *lines = content.decode().removesuffix("\n").split("\n")
+        with path.open("rb") as file:
+            ledger.stamp = _stamp(os.fstat(file.fileno()))
+            content = file.read()
+        header, *lines = content.decode().split("\n")
     except FileNotFoundError:
         return ledger
     except UnicodeDecodeError as error:
@@ -185,8 +189,10 @@ def read(path: Path) -> Ledger:
     except OSError as error:
         raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
     checksum = _read_header(path, header)
-    # To parse 10,000 tests would take ten times as long, at the beginning and the end of every run.
-    is_as_written = checksum == crc32(content[content.find(b"\n") + 1 :])
+    # To parse 10,000 tests would take ten times as long, in every run.
+    is_as_written = checksum == crc32(memoryview(content)[content.find(b"\n") + 1 :])
+    if lines and not lines[-1]:
+        lines.pop()
     for number, line in enumerate(lines, 2):
         try:
             if line.startswith(TEST_LINE):
@@ -247,27 +253,43 @@ def set_aside(path: Path) -> Path:
 
 def write(path: Path, ledger: Ledger) -> None:
     """Replaces the file."""
-    records = "".join(f"{line}\n" for line in [*map(_dump, ledger.runs), *ledger.lines.values()])
-    content = records.encode()
-    header = _dump({"ledger": VERSION, "crc32": crc32(content)})
+    lines = [*map(_dump, ledger.runs), *ledger.lines.values(), ""]
+    records = "\n".join(lines).encode()
+    header = _dump({"ledger": VERSION, "crc32": crc32(records)})
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_bytes(b"%s\n%s" % (header.encode(), content))
+    with unfinished.open("wb") as file:
+        file.write(f"{header}\n".encode())
+        file.write(records)
     unfinished.replace(path)
 
 
-def record(path: Path, run: Record, records: dict[str, Record]) -> tuple[Ledger, Path | None]:
-    """Adds a run to the file. Returns what it holds now, and where an earlier, damaged one is."""
+def record(
+    path: Path, run: Record, records: dict[str, Record], known: Ledger | None = None
+) -> tuple[Ledger, Path | None]:
+    """Adds a run to the file. Returns what it holds now, and where an earlier, damaged one is.
+
+    `known` is what was read from the file before; it is used up, if the file is still the same.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = None
     with FileLock(path.with_suffix(".lock")):
         try:
-            ledger = read(path)
+            is_known = known is not None and known.stamp == _stamp_of(path)
+            ledger = known if known and is_known else read(path)
         except DamagedLedgerError:
             aside = set_aside(path)
             ledger = Ledger()
         ledger.add(run, records)
         write(path, ledger)
     return ledger, aside
+
+
+def _stamp_of(path: Path) -> tuple[int, ...] | None:
+    return _stamp(path.stat()) if path.exists() else None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def merge(ledgers: Iterable[Ledger]) -> Ledger:
