@@ -9,4 +9,4 @@ def test_answers_are_what_the_document_says(installed_copy_of_each: Project) -> 
 
     assert "2 passed" in output
     assert output.count("Tested: 22") == 2
-    assert "0 generated" not in output
+    assert " 0 generated" not in output
