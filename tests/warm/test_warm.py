@@ -101,6 +101,19 @@ def test_flags():
 def test_signals_are_not_ignored():
     assert signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
 """
+ADDING = """
+import pytest
+from _pytest import tmpdir
+
+
+@pytest.fixture
+def given():
+    return 1
+
+
+tmpdir.added = given
+del given
+"""
 COLORSYS = Path(colorsys.__file__).read_text()
 Run = tuple[int, str, str]
 OURS = re.compile(r"testkit\.(warm|databases)|-m pytest")
@@ -259,6 +272,22 @@ def test_odd_modules_and_ends(warm: Project, tmp_path: Path) -> None:
         )
         assert found == expected, (options, arguments)
     assert "DATABASE_URL first" in found[2]
+
+
+@sqlite_first
+def test_fixtures_are_those_of_pytest(warm: Project, tmp_path: Path) -> None:
+    """Also one that the project adds to a plugin of a library."""
+    folder = warm.path / "tests" / "adding"
+    folder.mkdir()
+    (folder / "conftest.py").write_text(ADDING)
+    (folder / "test_added.py").write_text("def test_added(added):\n    assert added == 1\n")
+    for arguments in ("--fixtures -v -p no:randomly tests/users", "-q tests/adding"):
+        expected, found = (
+            pytest_of(warm, tmp_path, module, *arguments.split())
+            for module in ("pytest", "testkit.warm")
+        )
+        assert found == expected
+    assert "1 passed" in found[1]
 
 
 @sqlite_first

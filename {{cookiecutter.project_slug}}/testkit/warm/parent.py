@@ -249,6 +249,7 @@ def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
         arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
         os.execve(sys.executable, [sys.executable, *arguments], ENVIRONMENT)  # noqa: S606
     libraries.remember_packages()
+    libraries.remember_fixtures()
     return libraries.state(begun, conftests)
 
 
