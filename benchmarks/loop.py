@@ -101,7 +101,7 @@ def watching(project: Path) -> Iterator[pexpect.spawn]:
         ["-m", "testkit.warm.watch"],
         cwd=project,
         env=ENVIRONMENT,
-        timeout=120,
+        timeout=600,
     )
     watch.expect_exact("Keys: ")
     time.sleep(PAUSE)

@@ -35,7 +35,7 @@ GENERATED = {
     "migrations": {"app"},
     "scripts": set(),
     # What the project is tested with knows nothing of it, and can be carried elsewhere.
-    "testkit.asgi": set(),
+    "testkit.asgi": {"testkit.websockets"},
     "testkit.call_site": set(),
     "testkit.eager": set(),
     "testkit.faults": set(),
@@ -45,6 +45,7 @@ GENERATED = {
     "testkit.resets": set(),
     "testkit.sessions": set(),
     "testkit.warm": set(),
+    "testkit.websockets": set(),
     "testkit.environment": {"testkit.call_site"},
     "testkit.hints": {"testkit.call_site", "testkit.environment"},
     "testkit.leftovers": {"testkit.call_site"},

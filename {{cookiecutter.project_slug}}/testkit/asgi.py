@@ -8,7 +8,7 @@ ended, background tasks included, and an error in it is raised.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import httpx2
@@ -55,24 +55,10 @@ class ASGITransport(httpx2.AsyncBaseTransport):
 
     async def _connect(self, scope: dict[str, Any], request: httpx2.Request) -> httpx2.Response:
         # Imported here: it takes 50 ms, and needs wsproto.
-        from httpx2.websockets._transport import ASGIWebSocketAsyncNetworkStream
+        from testkit.websockets import Connection
 
-        protocols = request.headers.get("sec-websocket-protocol", "")
-        scope |= {"type": "websocket", "subprotocols": protocols.split(",") if protocols else []}
-        stream = ASGIWebSocketAsyncNetworkStream(self.app, scope, _Tasks())  # type: ignore[arg-type]
-        _, accepted = await stream.__aenter__()
-        lines = accepted.decode().splitlines()[1:]
-        headers = [
-            (name, value) for name, _, value in (line.partition(": ") for line in lines) if name
-        ]
-        return httpx2.Response(101, headers=headers, extensions={"network_stream": stream})
-
-
-class _Tasks:
-    """All that a connection needs of a task group."""
-
-    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._task = asyncio.create_task(function())
+        connection = Connection(self.app, scope, request, raises=self.raise_app_exceptions)
+        return await connection.open()
 
 
 class Exchange:

@@ -1,0 +1,220 @@
+"""A WebSocket of a test is that of a server: the same scenes, with the client of the tests and over uvicorn."""
+
+from tests.conftest import Project
+from tests.traps.inner import run_inner
+
+LEAVES = "test_goes_on_when_the_client_has_gone"
+SCENES = r"""
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    import httpx2
+    import pytest
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
+    from fastapi.responses import JSONResponse
+    from httpx2.websockets import WebSocketDisconnect as Disconnected, WebSocketUpgradeError
+
+    from testkit.asgi import ASGITransport
+    from tests.fixtures.client import create_client
+
+    own = FastAPI()
+    seen = []
+
+
+    @own.websocket("/scope")
+    async def scope(socket: WebSocket) -> None:
+        await socket.accept(
+            subprotocol=socket.scope["subprotocols"][-1],
+            headers=[(b"x-place", b"caf\xe9 a\x85b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")],
+        )
+        names = ("scheme", "subprotocols", "http_version", "extensions", "path", "query_string")
+        await socket.send_json({name: str(socket.scope[name]) for name in names})
+        await socket.send_text(socket.url.scheme)
+        await socket.close()
+
+
+    @own.websocket("/reads")
+    async def reads(socket: WebSocket) -> None:
+        await socket.accept()
+        await asyncio.sleep(0.1)
+        try:
+            while True:
+                seen.append(await socket.receive_text())
+        except WebSocketDisconnect as error:
+            seen.append(error.code)
+
+
+    @own.websocket("/sends")
+    async def sends(socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            while True:
+                await socket.send_text("tick")
+                await asyncio.sleep(0.01)
+        except WebSocketDisconnect as error:
+            seen.append(error.code)
+
+
+    @own.websocket("/fails")
+    async def fails(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("bye")
+        await socket.receive_text()
+        raise RuntimeError("after the last message")
+
+
+    @own.websocket("/ends")
+    async def ends(socket: WebSocket) -> None:
+        await socket.accept()
+
+
+    @own.websocket("/deaf")
+    async def deaf(socket: WebSocket) -> None:
+        await socket.accept()
+        await asyncio.Event().wait()
+
+
+    @own.websocket("/silent")
+    async def silent(socket: WebSocket) -> None:
+        pass
+
+
+    @own.websocket("/broken")
+    async def broken(socket: WebSocket) -> None:
+        raise RuntimeError("before it accepts")
+
+
+    @own.websocket("/denied")
+    async def denied(socket: WebSocket) -> None:
+        raise HTTPException(401, "who are you?")
+
+
+    @own.websocket("/denies")
+    async def denies(socket: WebSocket) -> None:
+        await socket.send_denial_response(JSONResponse({"is": "full"}, 409))
+
+
+    @pytest.fixture(params=["in this process", "over uvicorn"])
+    async def any_client(request) -> AsyncIterator[httpx2.AsyncClient]:
+        seen.clear()
+        if request.param == "in this process":
+            yield httpx2.AsyncClient(
+                transport=ASGITransport(own, raise_app_exceptions=False), base_url="http://test"
+            )
+            return
+        server = uvicorn.Server(uvicorn.Config(own, port=0, log_level="critical", lifespan="off"))
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        _, port = server.servers[0].sockets[0].getsockname()
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+        server.should_exit = True
+        await task
+
+
+    pytestmark = pytest.mark.network
+
+
+    async def comes_to_see(expected):
+        async with asyncio.timeout(5):
+            while seen != expected:
+                await asyncio.sleep(0.01)
+
+
+    async def test_scope(any_client):
+        async with any_client.websocket("/scope?a=%20b", subprotocols=["old", "new"]) as socket:
+            assert socket.subprotocol == "new"
+            headers = socket.response.headers
+            assert headers.get_list("set-cookie") == ["a=1", "b=2"]
+            assert headers["x-place"].encode(headers.encoding) == b"caf\xe9 a\x85b"
+            assert await socket.receive_json() == {
+                "scheme": "ws",
+                "subprotocols": "['old', 'new']",
+                "http_version": "1.1",
+                "extensions": "{'websocket.http.response': {}}",
+                "path": "/scope",
+                "query_string": "b'a=%20b'",
+            }
+            assert await socket.receive_text() == "ws"
+
+
+    async def test_all_is_read_that_was_sent(any_client):
+        async with any_client.websocket("/reads") as socket:
+            for text in ("a", "b", "c"):
+                await socket.send_text(text)
+        await comes_to_see(["a", "b", "c", 1000])
+
+
+    async def test_nothing_can_be_sent_to_who_has_gone(any_client):
+        async with any_client.websocket("/sends") as socket:
+            assert await socket.receive_text() == "tick"
+        await comes_to_see([1006])
+
+
+    @pytest.mark.parametrize(
+        ("path", "status", "body"),
+        [
+            ("denied", 401, b"who are you?"),
+            ("denies", 409, b'{"is":"full"}'),
+            ("broken", 500, b"Internal Server Error"),
+            ("silent", 500, b"Internal Server Error"),
+        ],
+    )
+    async def test_is_denied(any_client, path, status, body):
+        with pytest.raises(WebSocketUpgradeError) as caught:
+            async with any_client.websocket(f"/{path}"):
+                pass
+        assert caught.value.response.status_code == status
+        if any_client.base_url.host == "test":  # a body that comes later is not read
+            assert body in caught.value.response.content
+
+
+    @pytest.mark.parametrize("path", ["ends", "fails"])
+    async def test_end_is_noticed(any_client, path):
+        with pytest.RaisesGroup(pytest.RaisesExc(Exception)):
+            async with any_client.websocket(f"/{path}") as socket:
+                await socket.send_text("hello")
+                await socket.receive_text()
+                await socket.receive_text()
+
+
+    async def test_error_after_the_last_message(database_isolation):
+        with pytest.raises(RuntimeError, match="after the last message"):
+            async with create_client(own).websocket("/fails") as socket:
+                assert await socket.receive_text() == "bye"
+                await socket.send_text("hello")
+
+
+    async def test_error_that_ends_it(database_isolation):
+        with pytest.raises(RuntimeError, match="after the last message"):
+            async with create_client(own).websocket("/fails") as socket:
+                assert await socket.receive_text() == "bye"
+                await socket.send_text("hello")
+                await socket.receive_text()
+
+
+    async def test_goes_on_when_the_client_has_gone(database_isolation):
+        async with create_client(own).websocket("/deaf"):
+            pass
+
+
+    async def test_error_before_it_accepts(database_isolation):
+        with pytest.raises(RuntimeError, match="before it accepts"):
+            async with create_client(own).websocket("/broken"):
+                pass
+
+
+    async def test_neither_accepted_nor_closed(database_isolation):
+        with pytest.raises(RuntimeError, match="has not accepted"):
+            async with create_client(own).websocket("/silent"):
+                pass
+"""
+
+
+def test_is_that_of_a_server(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, SCENES)
+
+    inner.assert_says(LEAVES, "left open: the task", kind="error")
+    inner.assert_passed(*inner.outcomes.keys() - {LEAVES})

@@ -1,0 +1,131 @@
+"""The application's side of a WebSocket, as uvicorn has it.
+
+httpx2 emulates one for its own transport, and does it here as far as that is the same. An application is told by which
+protocols it is asked, reads all that was sent before the client left, and cannot send to it any more. An error of it
+closes the connection, and is raised where the test leaves that.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import anyio
+import httpx2
+from httpx2.websockets._transport import ASGIWebSocketAsyncNetworkStream
+
+Message = dict[str, Any]
+
+SCHEMES = {"http": "ws", "https": "wss"}
+CLOSES = {"websocket.close", "websocket.http.response.start"}
+ANSWERS = CLOSES | {"websocket.accept"}
+HANDSHAKE_TIMEOUT = 30.0  # seconds for an application to accept
+GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
+NOBODY_LISTENS = (anyio.ClosedResourceError, anyio.BrokenResourceError)
+
+
+class Connection(ASGIWebSocketAsyncNetworkStream):
+    """`raises` an error of the application, or answers as a server does."""
+
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        scope: Message,
+        request: httpx2.Request,
+        *,
+        raises: bool,
+    ) -> None:
+        protocols = request.headers.get("sec-websocket-protocol", "")
+        scope |= {
+            "type": "websocket",
+            "http_version": "1.1",
+            "scheme": SCHEMES.get(scope["scheme"], scope["scheme"]),
+            "subprotocols": [name.strip() for name in protocols.split(",") if name],
+            "extensions": {"websocket.http.response": {}},
+        }
+        # This is all that it needs of a task group.
+        super().__init__(app, scope, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
+        self._raises = raises
+        self._error: Exception | None = None
+        self._has_answered = self._has_closed = False
+
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.create_task(function())
+
+    async def open(self) -> httpx2.Response:
+        try:
+            _, answer = await self.__aenter__()
+        except Exception:
+            self.raise_error()
+            raise
+        fields = (line.partition(b": ") for line in answer.split(b"\r\n")[1:] if line)
+        return httpx2.Response(
+            101,
+            headers=[(name, value) for name, _, value in fields],
+            extensions={"network_stream": self},
+            stream=Ending(self),
+        )
+
+    def raise_error(self) -> None:
+        if self._error is not None and self._raises:
+            raise self._error from None
+
+    async def aclose(self) -> None:
+        """The client has gone."""
+        await self._receive_queue.send_stream.aclose()
+        await self._send_queue.receive_stream.aclose()
+        await asyncio.wait([self._task], timeout=GONE_TIMEOUT)
+
+    async def _run(self) -> None:
+        try:
+            await self.app(self.scope, self._receive, self._send)
+            if not self._has_answered:
+                raise RuntimeError("The application has not accepted the WebSocket, nor closed it.")
+        except Exception as error:
+            self._error = error
+            await self._end("")
+        else:
+            await self._end("The application has ended, and has not closed the WebSocket.")
+        finally:
+            await self._send_queue.send_stream.aclose()
+
+    async def _end(self, reason: str) -> None:
+        """What is still to be said to the client."""
+        messages: list[Message] = []
+        if not self._has_answered:
+            messages = [
+                {"type": "websocket.http.response.start", "status": 500, "headers": []},
+                {"type": "websocket.http.response.body", "body": b"Internal Server Error"},
+            ]
+        elif not self._has_closed:
+            messages = [{"type": "websocket.close", "code": 1011, "reason": reason}]
+        for message in messages:
+            try:
+                await self._send_queue.send(message)
+            except NOBODY_LISTENS:
+                return
+
+    async def _receive(self) -> Message:
+        try:
+            return await self._receive_queue.receive()
+        except anyio.EndOfStream:
+            return {"type": "websocket.disconnect", "code": 1005}
+
+    async def _send(self, message: Message) -> None:
+        self._has_answered |= message["type"] in ANSWERS
+        self._has_closed |= message["type"] in CLOSES
+        try:
+            await self._send_queue.send(message)
+        except NOBODY_LISTENS:
+            # From which Starlette makes a `WebSocketDisconnect`.
+            raise OSError("the client has gone") from None
+
+
+class Ending(httpx2.AsyncByteStream):
+    """The body of the response that opens a connection: it ends when the test leaves that."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def aclose(self) -> None:
+        await self._connection.aclose()
+        self._connection.raise_error()
