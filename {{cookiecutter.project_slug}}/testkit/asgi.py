@@ -3,11 +3,12 @@
 httpx2's own one returns a response when the application has ended, so an endless stream never begins.
 Here a response begins with its headers and its chunks come one by one; whoever closes it early is gone,
 which the application is told. A response that is read to its end is whole only when the application has
-ended, background tasks included, and an error in it is raised.
+ended, background tasks included, and an error in it is raised. What uvicorn would not send is one too.
 """
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,6 +21,9 @@ App = Callable[..., Awaitable[None]]
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}  # as uvicorn has it
 GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
+FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+WITHOUT_BODY = (204, 304)
 
 
 class ASGITransport(httpx2.AsyncBaseTransport):
@@ -77,6 +81,8 @@ class Exchange:
         self._start: Message | None = None
         self._chunks: list[bytes] = []
         self._is_complete = False
+        self._missing: int | None = None
+        """Bytes of the body that are still to come, if that has been said."""
         self._changed = asyncio.Event()
         """Something for the client: the beginning of the response, a chunk, the end."""
         self._taken = asyncio.Event()
@@ -106,7 +112,8 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._start = message
+            assert self._start is None, "the application starts a second response"
+            self._begin(message)
             # Unless the rest comes at once, the client is told now.
             asyncio.get_running_loop().call_soon(self._changed.set)
             return
@@ -115,9 +122,15 @@ class Exchange:
         if self._gone.is_set():
             await asyncio.sleep(0)  # else it might never come to know
             return
-        if message.get("body") and not self._is_head:
-            self._chunks.append(message["body"])
-        if not message.get("more_body", False):
+        body, more_body = message.get("body", b""), message.get("more_body", False)
+        if self._missing is not None:
+            self._missing -= len(body)
+            assert self._missing >= 0, "the application sends more than its Content-Length"
+            is_whole = more_body or self._missing == 0
+            assert is_whole, "the application sends less than its Content-Length"
+        if body and not self._is_head:
+            self._chunks.append(body)
+        if not more_body:
             self._is_complete = True
             self._gone.set()
             return
@@ -125,6 +138,16 @@ class Exchange:
         if self._chunks:  # a client that does not read stops the application
             self._taken.clear()
             await self._taken.wait()
+
+    def _begin(self, start: Message) -> None:
+        missing = 0 if start["status"] in WITHOUT_BODY else None
+        for name, value in start.get("headers", []):
+            is_valid = FIELD_NAME.fullmatch(name) and not CONTROL_CHARACTER.search(value)
+            assert is_valid, f"the application sends what is no header: {name!r}: {value!r}"
+            if name.lower() == b"content-length":
+                missing = int(value)
+        self._missing = None if self._is_head else missing
+        self._start = start
 
     async def response(self) -> httpx2.Response:
         try:
@@ -151,6 +174,8 @@ class Exchange:
             self._changed.clear()
         await asyncio.wait([self._task])
         self._raise()
+        if not self._is_complete:
+            raise httpx2.RemoteProtocolError("the application has not ended its response")
 
     def _raise(self) -> None:
         self._is_told = True

@@ -1,8 +1,96 @@
-"""A WebSocket of a test is that of a server: the same scenes, with the client of the tests and over uvicorn."""
+"""What an application may say to the client of the tests is what it may say to one behind uvicorn."""
 
 from tests.conftest import Project
 from tests.traps.inner import run_inner
 
+RESPONSES = r"""
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    import httpx2
+    import pytest
+    import uvicorn
+
+    from testkit.asgi import ASGITransport
+
+
+    def start(status=200, *headers):
+        return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+    def body(data=b"", more_body=False):
+        return {"type": "http.response.body", "body": data, "more_body": more_body}
+
+
+    FIELDS = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"x-tab", b"a\tb"), (b"x-latin", b"caf\xe9")]
+    GOOD = {
+        "whole": [start(200, (b"content-length", b"5"), *FIELDS), body(b"hello")],
+        "chunks": [start(), body(b"a", True), body(b"", True), body(b"b")],
+        "no-content": [start(204), body()],
+        "not-modified": [start(304, (b"etag", b'"1"')), body()],
+    }
+    BAD = {
+        "longer": [start(200, (b"content-length", b"3")), body(b"hello")],
+        "shorter": [start(200, (b"content-length", b"7")), body(b"hello")],
+        "no-content": [start(204), body(b"x")],
+        "injection": [start(200, (b"location", b"/a\r\nset-cookie: b=1")), body()],
+        "no-name": [start(200, (b"x name", b"1")), body()],
+        "twice": [start(), body(b"a", True), start(500), body(b"b")],
+        "half": [start(), body(b"a", True)],
+    }
+    said = []
+
+
+    async def own(scope, receive, send):
+        for message in said:
+            await send(message)
+
+
+    @pytest.fixture
+    async def server() -> AsyncIterator[httpx2.AsyncClient]:
+        server = uvicorn.Server(uvicorn.Config(own, port=0, log_level="error", lifespan="off"))
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        _, port = server.servers[0].sockets[0].getsockname()
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+        server.should_exit = True
+        await task
+
+
+    @pytest.fixture
+    def fake() -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=ASGITransport(own), base_url="http://test")
+
+
+    def content(response):
+        names = ("set-cookie", "x-tab", "x-latin", "etag")
+        fields = [field for field in response.headers.multi_items() if field[0] in names]
+        return response.status_code, fields, response.content
+
+
+    @pytest.mark.network
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("name", GOOD)
+    async def test_good(server, fake, name, method):
+        said[:] = GOOD[name]
+        expected, found = [await client.request(method, "/") for client in (server, fake)]
+        assert content(found) == content(expected)
+
+
+    @pytest.mark.network
+    @pytest.mark.parametrize("name", BAD)
+    async def test_bad(server, fake, name, caplog):
+        said[:] = BAD[name]
+        try:
+            await server.get("/")
+        except httpx2.RemoteProtocolError:
+            pass
+        assert "ASGI" in caplog.text, "a server does not mind"
+        with pytest.raises((AssertionError, httpx2.RemoteProtocolError), match="the application "):
+            await fake.get("/")
+"""
 LEAVES = "test_goes_on_when_the_client_has_gone"
 SCENES = r"""
     import asyncio
@@ -213,7 +301,11 @@ SCENES = r"""
 """
 
 
-def test_is_that_of_a_server(copy_of_each: Project) -> None:
+def test_responses(copy_of_each: Project) -> None:
+    run_inner(copy_of_each, RESPONSES).assert_passed()
+
+
+def test_websockets(copy_of_each: Project) -> None:
     inner = run_inner(copy_of_each, SCENES)
 
     inner.assert_says(LEAVES, "left open: the task", kind="error")
