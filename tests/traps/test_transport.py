@@ -157,6 +157,13 @@ SCENES = r"""
         await socket.accept()
 
 
+    @own.websocket("/naive")
+    async def naive(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text(await socket.receive_text())
+
+
     @own.websocket("/deaf")
     async def deaf(socket: WebSocket) -> None:
         await socket.accept()
@@ -281,6 +288,19 @@ SCENES = r"""
                 assert await socket.receive_text() == "bye"
                 await socket.send_text("hello")
                 await socket.receive_text()
+
+
+    async def test_route_that_does_not_expect_that_a_client_goes(any_client):
+        async with any_client.websocket("/naive") as socket:
+            await socket.send_text("hello")
+            assert await socket.receive_text() == "hello"
+
+
+    async def test_says_that_it_is_not_expected(database_isolation, caplog):
+        async with create_client(own).websocket("/naive") as socket:
+            await socket.send_text("hello")
+            assert await socket.receive_text() == "hello"
+        assert "/naive does not expect that a client goes" in caplog.text
 
 
     async def test_goes_on_when_the_client_has_gone(database_isolation):

@@ -6,12 +6,15 @@ closes the connection, and is raised where the test leaves that.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
 import httpx2
 from httpx2.websockets._transport import ASGIWebSocketAsyncNetworkStream
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -44,7 +47,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         }
         # This is all that it needs of a task group.
         super().__init__(app, scope, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
-        self._raises = raises
+        self._path, self._raises = scope["path"], raises
         self._error: Exception | None = None
         self._has_answered = self._has_closed = False
 
@@ -55,7 +58,8 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         try:
             _, answer = await self.__aenter__()
         except Exception:
-            self.raise_error()
+            if self._error is not None and self._raises:
+                raise self._error from None
             raise
         fields = (line.partition(b": ") for line in answer.split(b"\r\n")[1:] if line)
         return httpx2.Response(
@@ -65,15 +69,21 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             stream=Ending(self),
         )
 
-    def raise_error(self) -> None:
-        if self._error is not None and self._raises:
-            raise self._error from None
-
     async def aclose(self) -> None:
         """The client has gone."""
         await self._receive_queue.send_stream.aclose()
         await self._send_queue.receive_stream.aclose()
         await asyncio.wait([self._task], timeout=GONE_TIMEOUT)
+
+    def raise_error(self) -> None:
+        """At the end."""
+        if self._error is None or not self._raises:
+            return
+        # Starlette's, with which a route ends that does not expect it. A server has it in its log.
+        if type(self._error).__name__ == "WebSocketDisconnect":
+            logger.error("%s does not expect that a client goes", self._path, exc_info=self._error)
+        else:
+            raise self._error from None
 
     async def _run(self) -> None:
         try:
