@@ -3,9 +3,10 @@
 from tests.conftest import Project
 from tests.traps.inner import run_inner
 
-RESPONSES = r"""
+SERVER = """
     import asyncio
     from collections.abc import AsyncIterator
+    from contextlib import asynccontextmanager
 
     import httpx2
     import pytest
@@ -14,6 +15,19 @@ RESPONSES = r"""
     from testkit.asgi import ASGITransport
 
 
+    @asynccontextmanager
+    async def behind_uvicorn(app) -> AsyncIterator[httpx2.AsyncClient]:
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        _, port = server.servers[0].sockets[0].getsockname()
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+        server.should_exit = True
+        await task
+"""
+RESPONSES = r"""
     def start(status=200, *headers):
         return {"type": "http.response.start", "status": status, "headers": list(headers)}
 
@@ -48,15 +62,8 @@ RESPONSES = r"""
 
     @pytest.fixture
     async def server() -> AsyncIterator[httpx2.AsyncClient]:
-        server = uvicorn.Server(uvicorn.Config(own, port=0, log_level="error", lifespan="off"))
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        _, port = server.servers[0].sockets[0].getsockname()
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with behind_uvicorn(own) as client:
             yield client
-        server.should_exit = True
-        await task
 
 
     @pytest.fixture
@@ -93,17 +100,11 @@ RESPONSES = r"""
 """
 LEAVES = "test_goes_on_when_the_client_has_gone"
 SCENES = r"""
-    import asyncio
-    from collections.abc import AsyncIterator
-
-    import httpx2
-    import pytest
-    import uvicorn
     from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
     from fastapi.responses import JSONResponse
-    from httpx2.websockets import WebSocketDisconnect as Disconnected, WebSocketUpgradeError
+    from httpx2.websockets import WebSocketDisconnect as Disconnected
+    from httpx2.websockets import WebSocketNetworkError, WebSocketUpgradeError
 
-    from testkit.asgi import ASGITransport
     from tests.fixtures.client import create_client
 
     own = FastAPI()
@@ -193,20 +194,13 @@ SCENES = r"""
     @pytest.fixture(params=["in this process", "over uvicorn"])
     async def any_client(request) -> AsyncIterator[httpx2.AsyncClient]:
         seen.clear()
-        if request.param == "in this process":
+        if request.param == "over uvicorn":
+            async with behind_uvicorn(own) as client:
+                yield client
+        else:
             yield httpx2.AsyncClient(
                 transport=ASGITransport(own, raise_app_exceptions=False), base_url="http://test"
             )
-            return
-        server = uvicorn.Server(uvicorn.Config(own, port=0, log_level="critical", lifespan="off"))
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        _, port = server.servers[0].sockets[0].getsockname()
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            yield client
-        server.should_exit = True
-        await task
 
 
     pytestmark = pytest.mark.network
@@ -268,7 +262,7 @@ SCENES = r"""
 
     @pytest.mark.parametrize("path", ["ends", "fails"])
     async def test_end_is_noticed(any_client, path):
-        with pytest.RaisesGroup(pytest.RaisesExc(Exception)):
+        with pytest.RaisesGroup(pytest.RaisesExc((Disconnected, WebSocketNetworkError))):
             async with any_client.websocket(f"/{path}") as socket:
                 await socket.send_text("hello")
                 await socket.receive_text()
@@ -322,11 +316,11 @@ SCENES = r"""
 
 
 def test_responses(copy_of_each: Project) -> None:
-    run_inner(copy_of_each, RESPONSES).assert_passed()
+    run_inner(copy_of_each, SERVER + RESPONSES).assert_passed()
 
 
 def test_websockets(copy_of_each: Project) -> None:
-    inner = run_inner(copy_of_each, SCENES)
+    inner = run_inner(copy_of_each, SERVER + SCENES)
 
     inner.assert_says(LEAVES, "left open: the task", kind="error")
     inner.assert_passed(*inner.outcomes.keys() - {LEAVES})
