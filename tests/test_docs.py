@@ -113,6 +113,43 @@ SYMPTOMS = {
         async def test_it():
             time.sleep(0.3)
     """,
+    "waits for its client while the transaction": """
+        from fastapi import FastAPI, WebSocket
+        from sqlalchemy import text
+        from app.database import SessionDep
+        from tests.fixtures.client import create_client
+
+        async def test_it(database_isolation):
+            app = FastAPI()
+
+            @app.websocket("/")
+            async def route(socket: WebSocket, session: SessionDep):
+                await socket.accept()
+                await session.execute(text("SELECT 1"))
+                await socket.receive_text()
+
+            async with create_client(app).websocket("/"):
+                pass
+    """,
+    "missing 1 required positional argument: 'request'": """
+        from fastapi import Depends, FastAPI, Request, WebSocket
+        from tests.fixtures.client import create_client
+
+        async def of_requests(request: Request): ...
+
+        async def test_it(database_isolation):
+            app = FastAPI()
+
+            @app.websocket("/")
+            async def route(socket: WebSocket, wanted=Depends(of_requests)): ...
+
+            async with create_client(app).websocket("/"):
+                pass
+    """,
+    "'State' object has no attribute": """
+        async def test_it(app):
+            app.state.redis.get("key")
+    """,
     "The test has changed app.state.settings": """
         async def test_it(app):
             app.state.settings.smtp_host = "elsewhere"

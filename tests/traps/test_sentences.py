@@ -12,9 +12,11 @@ BROKEN = """
 
     import httpx2
     import pytest
+    from fastapi import Depends, FastAPI, Request, WebSocket
     from sqlalchemy import text
 
     from app.users.models import User
+    from tests.fixtures.client import create_client
 
     CLIENT = httpx2.AsyncClient(base_url="https://example.com")
     LATER = asyncio.new_event_loop().create_future()
@@ -55,6 +57,22 @@ BROKEN = """
         await LATER
 
 
+    async def test_dependency_of_a_websocket(database_isolation):
+        app = FastAPI()
+
+        async def wanted(request: Request): ...
+
+        @app.websocket("/")
+        async def route(socket: WebSocket, wanted=Depends(wanted)): ...
+
+        async with create_client(app).websocket("/"):
+            pass
+
+
+    async def test_made_in_the_lifespan(app):
+        app.state.redis.get("key")
+
+
     async def test_lazy_attribute(session, user):
         session.expire(user)
         print(user.email)
@@ -91,6 +109,8 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         "test_sync_with_client": "make it `async def` and await what `client` does",
         "test_asyncio_run": "The test runs in an event loop already: `await`",
         "test_made_at_module_level": "made in another event loop.*in the lifespan",
+        "test_dependency_of_a_websocket": "a WebSocket is no `Request`.*HTTPConnection",
+        "test_made_in_the_lifespan": "Does the lifespan.*when it is first needed",
         "test_lazy_attribute": "was not loaded.*selectinload",
         "test_interleaved": "overlapped on the one connection.*`@pytest.mark.committed`",
     }.items():

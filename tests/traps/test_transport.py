@@ -186,6 +186,11 @@ SCENES = r"""
         raise HTTPException(401, "who are you?")
 
 
+    @own.websocket("/closes")
+    async def closes(socket: WebSocket) -> None:
+        await socket.close(1008, "not now")
+
+
     @own.websocket("/denies")
     async def denies(socket: WebSocket) -> None:
         await socket.send_denial_response(JSONResponse({"is": "full"}, 409))
@@ -247,6 +252,8 @@ SCENES = r"""
         [
             ("denied", 401, b"who are you?"),
             ("denies", 409, b'{"is":"full"}'),
+            ("closes", 403, b""),
+            ("nowhere", 403, b""),
             ("broken", 500, b"Internal Server Error"),
             ("silent", 500, b"Internal Server Error"),
         ],

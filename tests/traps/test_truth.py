@@ -253,6 +253,80 @@ def test_what_is_forgotten_fails(copy_of_each: Project) -> None:
     )
 
 
+WAITING = """
+    from fastapi import FastAPI, WebSocket
+    from sqlalchemy import text
+
+    from app.database import SessionDep, sessionmaker
+    from tests.fixtures.client import create_client
+
+    sockets = FastAPI()
+
+
+    @sockets.websocket("/held")
+    async def held(socket: WebSocket, session: SessionDep) -> None:
+        await socket.accept()
+        async for name in socket.iter_text():
+            await session.execute(text("SELECT 1"))  # the first one
+            await socket.send_text(name)
+
+
+    @sockets.websocket("/committed")
+    async def committed(socket: WebSocket, session: SessionDep) -> None:
+        await socket.accept()
+        async for name in socket.iter_text():
+            await session.execute(text("SELECT 1"))
+            await session.commit()
+            await socket.send_text(name)
+
+
+    @sockets.websocket("/own")
+    async def own(socket: WebSocket) -> None:
+        await socket.accept()
+        async for name in socket.iter_text():
+            async with sessionmaker() as session:
+                await session.execute(text("SELECT 1"))
+            await socket.send_text(name)
+
+
+    @sockets.websocket("/last")
+    async def last(socket: WebSocket, session: SessionDep) -> None:
+        await socket.accept()
+        name = await socket.receive_text()
+        await session.execute(text("SELECT 1"))
+        await socket.send_text(name)
+        await socket.close()
+
+
+    async def use(path):
+        async with create_client(sockets).websocket(path) as socket:
+            await socket.send_text("ada")
+            assert await socket.receive_text() == "ada"
+
+
+    async def test_held(session):
+        await session.execute(text("SELECT 1"))  # of the test itself
+        await use("/held")
+
+
+    async def test_not_held(database_isolation):
+        for path in ("/committed", "/own", "/last"):
+            await use(path)
+"""
+
+
+def test_websocket_that_holds_a_connection_while_it_waits(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, WAITING)
+
+    inner.assert_passed()
+    place = line_of(WAITING, "# the first one")
+    assert (
+        f"The WebSocket /held waits for its client while the transaction that was begun at {place}"
+        in inner.output
+    )
+    assert inner.output.count("waits for its client") == 1
+
+
 KEPT_BY_A_TRACEBACK = """
     import asyncio
     import gc

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, TypeDecorator
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -21,7 +21,7 @@ from app.engine import (
     engine_options,
     is_outage,
 )
-from app.errors import OutageError, ProblemResponse, problem
+from app.errors import OutageError, ProblemResponse, answers, problem
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
@@ -98,7 +98,8 @@ def is_away(error: Exception) -> bool:
 def install_database_errors(app: FastAPI) -> None:
     """While the database is away, full, or too busy, requests are answered by 503."""
 
-    async def answer(_request: Request, error: Exception) -> ProblemResponse:
+    @answers(app, DBAPIError, TimeoutError, *DRIVER_ERRORS)
+    def on_database_error(_connection: HTTPConnection, error: Exception) -> ProblemResponse:
         if not is_away(error):
             raise error
         outage = OutageError(f"the database is not available: {getattr(error, 'orig', error)}")
@@ -110,9 +111,6 @@ def install_database_errors(app: FastAPI) -> None:
             code="DATABASE_UNAVAILABLE",
             headers={"Retry-After": "1"},
         )
-
-    for kind in (DBAPIError, TimeoutError, *DRIVER_ERRORS):
-        app.add_exception_handler(kind, answer)
 
 
 class Session(AsyncSession):
@@ -147,7 +145,11 @@ async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[Non
 
 
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    """One session a request or WebSocket; what it did not commit is rolled back at the end."""
+    """One session a request; what it did not commit is rolled back at the end.
+
+    In a WebSocket too, where that may be in an hour: until then a connection of the pool is taken. Where it waits for
+    its client, write `async with sessionmaker() as session` around each use instead.
+    """
     async with sessionmaker() as session:
         if request.scope.get("method") in SAFE_METHODS:
             await session.connection(execution_options={"read_only": True})

@@ -2,18 +2,27 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, WebSocket
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import (
+    RequestValidationError,
+    ValidationException,
+    WebSocketRequestValidationError,
+)
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketState
 
 logger = logging.getLogger(__name__)
+
+Error = TypeVar("Error", bound=Exception)
+Respond = Callable[[HTTPConnection, Error], "ProblemResponse"]
 
 
 class AppError(Exception):
@@ -42,6 +51,7 @@ class Problem(BaseModel):
 
 class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
+    code = ""
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -62,9 +72,37 @@ def problem(
     problem = Problem(
         title=standard.phrase, status=status, code=code or standard.name, detail=detail
     )
-    return ProblemResponse(
+    response = ProblemResponse(
         problem.model_dump() | jsonable_encoder(members), status_code=status, headers=headers
     )
+    response.code = problem.code
+    return response
+
+
+def answers(app: FastAPI, *kinds: type[Error]) -> Callable[[Respond[Error]], Respond[Error]]:
+    """Decorates what makes a response of such errors.
+
+    A WebSocket that is open gets no response any more: it is closed with 4000 and the status, as in 4404, and the
+    `code` as the reason.
+    """
+
+    def decorate(respond: Respond[Error]) -> Respond[Error]:
+        async def answer(connection: HTTPConnection, error: Error) -> ProblemResponse | None:
+            response = respond(connection, error)
+            if not isinstance(connection, WebSocket):
+                return response
+            match connection.application_state:
+                case WebSocketState.CONNECTING:
+                    return response
+                case WebSocketState.CONNECTED:
+                    await connection.close(4000 + response.status_code, response.code)
+            return None
+
+        for kind in kinds:
+            app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
+        return respond
+
+    return decorate
 
 
 class OutageError(Exception):
@@ -82,12 +120,12 @@ def report_error(error: Exception) -> None:
 def install_error_handlers(app: FastAPI) -> None:
     app.state.report_error = report_error
 
-    @app.exception_handler(AppError)
-    async def on_app_error(_request: Request, error: AppError) -> ProblemResponse:
+    @answers(app, AppError)
+    def on_app_error(_connection: HTTPConnection, error: AppError) -> ProblemResponse:
         return problem(error.status, error.detail, code=error.code, headers=error.headers)
 
-    @app.exception_handler(HTTPException)
-    async def on_http_exception(request: Request, error: HTTPException) -> ProblemResponse:
+    @answers(app, HTTPException)
+    def on_http_exception(connection: HTTPConnection, error: HTTPException) -> ProblemResponse:
         # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
         raw: Any = error.detail
         code, detail = (raw["code"], raw["reason"]) if isinstance(raw, dict) else (raw, raw)
@@ -97,12 +135,12 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.status_code == 401:
             headers.setdefault("WWW-Authenticate", "Bearer")
         elif error.status_code == 405:
-            headers["Allow"] = ", ".join(request.app.state.allowed_methods(request.url.path))
+            headers["Allow"] = ", ".join(connection.app.state.allowed_methods(connection.url.path))
         return problem(error.status_code, detail, code=code, headers=headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid_request(
-        _request: Request, error: RequestValidationError
+    @answers(app, RequestValidationError, WebSocketRequestValidationError)
+    def on_invalid_request(
+        _connection: HTTPConnection, error: ValidationException
     ) -> ProblemResponse:
         # The input is left out: it may hold a password.
         errors = [

@@ -32,8 +32,12 @@ QUIET = QUIET_DRIVERS | {
 }
 
 
+# How a request is answered, or the opening of a WebSocket.
+ANSWERS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+
+
 class AccessLog:
-    """Gives every request its id, and logs a line when it has been answered."""
+    """Gives every request its id, and logs a line when it has been answered, or a WebSocket has ended."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,15 +52,17 @@ class AccessLog:
 
             async def send_with_id(message: Message) -> None:
                 nonlocal status
-                if message["type"] == "http.response.start":
-                    status = message["status"]
+                if message["type"] in ANSWERS:
+                    status = message.get("status", 101)
                     message["headers"] = [*message["headers"], (b"x-request-id", work.id.encode())]
+                elif message["type"] == "websocket.close" and status != 101:
+                    status = 403  # as the server makes of it
                 await send(message)
 
             try:
                 await self.app(scope, receive, send_with_id)
             finally:
-                if scope["type"] == "http" and access.isEnabledFor(logging.INFO):
+                if access.isEnabledFor(logging.INFO):
                     log_access(scope, status, time.perf_counter() - begun, work)
 
 
@@ -72,18 +78,19 @@ def request_id(scope: Scope) -> str:
 
 def log_access(scope: Scope, status: int, seconds: float, work: Work) -> None:
     # Not the path: it may hold what nobody should read. What has no route is "-".
-    # A router's routes know their whole path only in the context of its inclusion.
+    # A router's routes know their whole path only in the context of its inclusion, but for WebSockets.
     context = scope.get("fastapi", {}).get("effective_route_context")
-    route = getattr(context or scope.get("route"), "path", "-")
+    route = getattr(context, "path", "") or getattr(scope.get("route"), "path", "-")
+    method = scope.get("method", "WEBSOCKET")
     fields = {
-        "method": scope["method"],
+        "method": method,
         "route": route,
         "status": status,
         "milliseconds": round(seconds * 1000, 1),
         "user_id": work.user_id and str(work.user_id),
         "statements": work.statements,
     }
-    access.info("%s %s %d", scope["method"], route, status, extra={"fields": fields})
+    access.info("%s %s %d", method, route, status, extra={"fields": fields})
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -158,16 +165,26 @@ class OTLPHandler(logging.Handler):
         super().close()
 
 
+# What the server says of every WebSocket: its whole URL, and an error where it was denied. `app.access` has a line.
+OF_WEBSOCKETS = ('%s - "WebSocket %s"', "connection ", "ASGI callable returned without completing")
+
+
+def is_not_of_a_websocket(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(OF_WEBSOCKETS)
+
+
 def logging_config(settings: Settings) -> dict[str, Any]:
     """For `logging.config.dictConfig`: everything goes to standard error, through one handler."""
     formatter = JSONFormatter if settings.logs_json else TextFormatter
     loggers: dict[str, dict[str, Any]] = {name: {"level": level} for name, level in QUIET.items()}
     for name in ("uvicorn", "uvicorn.access"):  # which have handlers of their own otherwise
         loggers.setdefault(name, {}).update(handlers=[], propagate=True)
+    loggers["uvicorn.error"] = {"filters": ["no websockets"]}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter}},
+        "filters": {"no websockets": {"()": lambda: is_not_of_a_websocket}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": settings.log_level, "handlers": ["stderr"]},
         "loggers": loggers,

@@ -20,6 +20,7 @@ from app.settings import Settings, load_settings
 from app.shutdown import announcing_shutdown, install_shutdown
 from app.telemetry import TracedClient, telemetry_config, trace_statements_if_wanted
 from app.throttle import install_throttle
+from app.websockets import install_websocket_conventions
 
 
 @asynccontextmanager
@@ -30,6 +31,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(open_database(settings, settings.database_url))
         app.state.http_client = await resources.enter_async_context(TracedClient(timeout=5))
+        resources.push_async_callback(app.state.services.close)
         resources.enter_context(announcing_shutdown(app))
         if settings.jobs_in_process:
             await resources.enter_async_context(running_worker(app))
@@ -51,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = Services(app)
     install_error_handlers(app)
     install_database_errors(app)
+    install_websocket_conventions(app)
     install_conventions(app, settings)
     install_throttle(app)
     install_shutdown(app)

@@ -4,9 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
+from starlette.requests import HTTPConnection
 
 from app.engine import EngineSettings
 
@@ -142,9 +143,9 @@ def load_settings() -> Settings:
         raise SystemExit("The settings are not valid.\n  " + "\n  ".join(lines)) from None
 
 
-async def get_settings(request: Request) -> Settings:
+async def get_settings(connection: HTTPConnection) -> Settings:
     """The settings that this application was created with."""
-    settings: Settings = request.app.state.settings
+    settings: Settings = connection.app.state.settings
     return settings
 
 

@@ -9,7 +9,8 @@ import math
 import time
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
 
 from app.errors import AppError
 from app.settings import Settings
@@ -88,8 +89,9 @@ class Throttled:
         await self.throttle.check(action, rate, address, self.client)
 
 
-async def get_throttled(request: Request) -> Throttled:
-    return Throttled(request.app.state.throttle, request.client.host if request.client else "")
+async def get_throttled(connection: HTTPConnection) -> Throttled:
+    client = connection.client.host if connection.client else ""
+    return Throttled(connection.app.state.throttle, client)
 
 
 ThrottleDep = Annotated[Throttled, Depends(get_throttled)]

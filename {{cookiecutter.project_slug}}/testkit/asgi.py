@@ -27,7 +27,8 @@ WITHOUT_BODY = (204, 304)
 
 
 class ASGITransport(httpx2.AsyncBaseTransport):
-    """`client` is the address that requests seem to come from."""
+    """`client` is the address that requests seem to come from; `on_wait` is called with the path of a WebSocket
+    when its route waits for the client."""
 
     def __init__(
         self,
@@ -35,10 +36,12 @@ class ASGITransport(httpx2.AsyncBaseTransport):
         *,
         raise_app_exceptions: bool = True,
         client: tuple[str, int] = ("127.0.0.1", 123),
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self.app = app
         self.raise_app_exceptions = raise_app_exceptions
         self.client = client
+        self.on_wait = on_wait
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         scope: dict[str, Any] = {
@@ -61,7 +64,9 @@ class ASGITransport(httpx2.AsyncBaseTransport):
         # Imported here: it takes 50 ms, and needs wsproto.
         from testkit.websockets import Connection
 
-        connection = Connection(self.app, scope, request, raises=self.raise_app_exceptions)
+        connection = Connection(
+            self.app, scope, request, raises=self.raise_app_exceptions, on_wait=self.on_wait
+        )
         return await connection.open()
 
 

@@ -30,6 +30,14 @@ HINTS = {
         "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
         "for `database_isolation`."
     ),
+    r"missing 1 required positional argument: '(request|websocket|socket)'": (
+        "If this is a dependency: a WebSocket is no `Request`, and a request no `WebSocket`. What both have is in "
+        "`starlette.requests.HTTPConnection`: annotate the argument with that."
+    ),
+    r"'State' object has no attribute": (
+        "Does the lifespan of the application set it? A client calls the application without that. Make it "
+        "when it is first needed, or set it in the fixture that makes the application."
+    ),
     r"greenlet_spawn has not been called": (
         "An attribute or a relationship was not loaded, and cannot be loaded without an `await`: load "
         "it with the query (`selectinload`), or with `await session.refresh(...)`."

@@ -45,6 +45,10 @@ class RequestsOverlapped(UserWarning):
     """With `rollback`, what should have happened at the same time happened in turn."""
 
 
+class HeldTransaction(UserWarning):
+    """A WebSocket waits for its client while a transaction is open."""
+
+
 class Worker:
     """What one process keeps for all its tests: its database, the engine, and the connection
     that carries the outer transaction of `Rollback`."""
@@ -223,14 +227,30 @@ class Isolation:
 
     def note_outside_call(self, what: str) -> None:
         """Fails the test if the present task has a transaction open while it waits for others."""
+        for place in self._open_transactions():
+            note_fault(
+                f"{what} is called, at {call_site()}, while the transaction that was begun at "
+                f"{place} is open: its connection is held as long as the service outside takes, "
+                "and its locks as well. End it before: `await session.commit()`."
+            )
+
+    def note_wait(self, path: str) -> None:
+        """Warns if the present task, that of a WebSocket, has a transaction open."""
+        for place in self._open_transactions():
+            warnings.warn(
+                HeldTransaction(
+                    f"The WebSocket {path} waits for its client while the transaction that was begun "
+                    f"at {place} is open: its connection is held until the client speaks or leaves, and "
+                    "its locks as well. Write `async with sessionmaker() as session` around each use."
+                ),
+                stacklevel=2,
+            )
+
+    def _open_transactions(self) -> list[str]:
+        """Where those of the present task have been begun."""
         task = responsible_task()
-        for session, place in self._admitted.items():
-            if self._tasks.get(session) is task:
-                note_fault(
-                    f"{what} is called, at {call_site()}, while the transaction that was begun at "
-                    f"{place} is open: its connection is held as long as the service outside takes, "
-                    "and its locks as well. End it before: `await session.commit()`."
-                )
+        places = self._admitted.items()
+        return [place for session, place in places if self._tasks.get(session) is task]
 
     async def end(self, earlier_tasks: set[Task]) -> list[str]:
         """Closes what the test has left open, says what that was, and begins to undo the test."""
@@ -421,6 +441,13 @@ def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str)
     isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
     if isolation is not None:
         isolation.note_outside_call(f"`{what}`")
+
+
+def note_wait(sessionmaker: async_sessionmaker[AsyncSession], path: str) -> None:
+    """Call it when the route of a WebSocket waits for its client."""
+    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
+    if isolation is not None:
+        isolation.note_wait(path)
 
 
 def _named(instances: list[object]) -> str:

@@ -8,6 +8,7 @@ closes the connection, and is raised where the test leaves that.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -36,6 +37,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         request: httpx2.Request,
         *,
         raises: bool,
+        on_wait: Callable[[str], None] | None,
     ) -> None:
         protocols = request.headers.get("sec-websocket-protocol", "")
         scope |= {
@@ -47,7 +49,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         }
         # This is all that it needs of a task group.
         super().__init__(app, scope, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
-        self._path, self._raises = scope["path"], raises
+        self._path, self._raises, self._on_wait = scope["path"], raises, on_wait
         self._error: Exception | None = None
         self._has_answered = self._has_closed = False
 
@@ -102,32 +104,40 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         """What is still to be said to the client."""
         messages: list[Message] = []
         if not self._has_answered:
-            messages = [
-                {"type": "websocket.http.response.start", "status": 500, "headers": []},
-                {"type": "websocket.http.response.body", "body": b"Internal Server Error"},
-            ]
+            messages = denial(500, b"Internal Server Error")
         elif not self._has_closed:
             messages = [{"type": "websocket.close", "code": 1011, "reason": reason}]
-        for message in messages:
-            try:
+        with suppress(*NOBODY_LISTENS):
+            for message in messages:
                 await self._send_queue.send(message)
-            except NOBODY_LISTENS:
-                return
 
     async def _receive(self) -> Message:
+        stream = self._receive_queue.receive_stream
+        is_waiting = not stream.statistics().current_buffer_used  # type: ignore[attr-defined]
+        if is_waiting and self._on_wait is not None:
+            self._on_wait(self._path)
         try:
-            return await self._receive_queue.receive()
+            return await stream.receive()
         except anyio.EndOfStream:
             return {"type": "websocket.disconnect", "code": 1005}
 
     async def _send(self, message: Message) -> None:
+        is_denied = message["type"] == "websocket.close" and not self._has_answered
         self._has_answered |= message["type"] in ANSWERS
         self._has_closed |= message["type"] in CLOSES
         try:
-            await self._send_queue.send(message)
+            for sent in denial(403) if is_denied else [message]:
+                await self._send_queue.send(sent)
         except NOBODY_LISTENS:
             # From which Starlette makes a `WebSocketDisconnect`.
             raise OSError("the client has gone") from None
+
+
+def denial(status: int, body: bytes = b"") -> list[Message]:
+    return [
+        {"type": "websocket.http.response.start", "status": status, "headers": []},
+        {"type": "websocket.http.response.body", "body": body},
+    ]
 
 
 class Ending(httpx2.AsyncByteStream):

@@ -44,6 +44,7 @@ def serve(
         workers=workers,
         reload=reload,
         http="app.cli.protocol:PatientProtocol",
+        ws_max_size=settings.max_body_size,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=START_TIMEOUT,
         log_config=logging_config(settings),

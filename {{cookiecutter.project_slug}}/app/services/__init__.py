@@ -7,14 +7,17 @@ of this package and asks for a fake, so that no test reaches the outside by acci
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isasyncgenfunction
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
 Client = TypeVar("Client")
-Build = Callable[[FastAPI], Awaitable[Client]]
-Provider = Callable[[Request], Awaitable[Client]]
+Build = Callable[[FastAPI], Awaitable[Client] | AsyncIterator[Client]]
+Provider = Callable[[HTTPConnection], Awaitable[Client]]
 
 PROVIDERS: dict[str, Provider[Any]] = {}
 """Every provider by its service: `get_email` is here as `email`."""
@@ -23,14 +26,17 @@ PROVIDERS: dict[str, Provider[Any]] = {}
 def provider(build: Build[Client]) -> Provider[Client]:
     """Turns `async def get_<service>(app) -> Client` into a dependency.
 
+    A client that has to be closed is yielded, as in `async with connect() as client: yield client`. What comes
+    after that happens when the application ends.
+
     The client is built once for each application. An override in `app.dependency_overrides` would
     do for the tests too, but a single one makes FastAPI inspect every dependency of every request
     again, which more than doubles what a request costs.
     """
     service = build.__name__.removeprefix("get_")
 
-    async def provide(request: Request) -> Client:
-        client: Client = await request.app.state.services.get(service, build)
+    async def provide(connection: HTTPConnection) -> Client:
+        client: Client = await connection.app.state.services.get(service, build)
         return client
 
     provide.__name__ = build.__name__
@@ -42,7 +48,7 @@ def provider(build: Build[Client]) -> Provider[Client]:
 
 async def service(app: FastAPI, provider: Provider[Client]) -> Client:
     """The client of a provider, outside of requests."""
-    return await provider(Request({"type": "http", "app": app}))
+    return await provider(HTTPConnection({"type": "http", "app": app}))
 
 
 class Services:
@@ -51,10 +57,22 @@ class Services:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._clients: dict[str, Any] = {}
+        self._open = AsyncExitStack()
         self._building: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, service: str, build: Build[Any]) -> Any:
         async with self._building[service]:
             if service not in self._clients:
-                self._clients[service] = await build(self._app)
+                self._clients[service] = await self._build(build)
             return self._clients[service]
+
+    async def _build(self, build: Build[Any]) -> Any:
+        if isasyncgenfunction(build):
+            return await self._open.enter_async_context(asynccontextmanager(build)(self._app))
+        made: Any = build(self._app)
+        return await made
+
+    async def close(self) -> None:
+        """Closes what was yielded, the newest first."""
+        self._clients.clear()
+        await self._open.aclose()

@@ -2,12 +2,15 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
 
+from app.main import create_app
 from app.services import PROVIDERS, Services
 from app.services.email import SMTPEmailSender, get_email
 from app.services.exchange_rates import HTTPExchangeRates, get_exchange_rates
@@ -16,7 +19,7 @@ from app.settings import Settings
 
 
 @pytest.fixture
-def request_to_app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_to_app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> HTTPConnection:
     model = ModuleType("py3langid")
     model.classify = lambda text: ("en", -1.5)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "py3langid", model)
@@ -24,7 +27,7 @@ def request_to_app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Reque
     app.state.settings = settings
     app.state.services = Services(app)
     app.state.http_client = None
-    return Request({"type": "http", "app": app})
+    return HTTPConnection({"type": "http", "app": app})
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,9 @@ def request_to_app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Reque
         (get_language, LocalLanguageDetector),
     ],
 )
-async def test_makes_the_real_client(request_to_app: Request, provider: Any, client: type) -> None:
+async def test_makes_the_real_client(
+    request_to_app: HTTPConnection, provider: Any, client: type
+) -> None:
     assert isinstance(await provider(request_to_app), client)
 
 
@@ -52,6 +57,24 @@ async def test_makes_it_once_however_many_ask() -> None:
 
     assert len(built) == 1
     assert all(other is first for other in others)
+
+
+@pytest.mark.network  # the engine is one as in production
+async def test_what_is_yielded_is_closed_when_the_application_ends(settings: Settings) -> None:
+    events: list[str] = []
+
+    async def build(app: FastAPI) -> AsyncIterator[object]:
+        events.append("opened")
+        yield object()
+        events.append("http client is closed" if app.state.http_client.is_closed else "closed")
+
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        first = await app.state.services.get("queue", build)
+        assert await app.state.services.get("queue", build) is first
+        assert events == ["opened"]
+
+    assert events == ["opened", "closed"]
 
 
 def test_every_service_is_registered() -> None:

@@ -1,0 +1,117 @@
+"""WebSockets of the service, over its real server: what clients are told, and what is in the log."""
+
+from pathlib import Path
+
+import pytest
+from httpx2.websockets import WebSocketDisconnect, WebSocketSession, WebSocketUpgradeError
+
+from tests.conftest import Project
+from tests.servers import wait_until
+from tests.service.servers import Service, running
+
+ROUTES = """
+from fastapi import APIRouter, WebSocket
+
+from app.errors import AppError
+from app.services.email import EmailDep
+from app.settings import SettingsDep
+from app.throttle import ThrottleDep
+from app.users.auth import WebSocketUser
+
+sockets = APIRouter()
+ROUTERS = (*ROUTERS, sockets)
+
+
+@sockets.websocket("/me/{count}")
+async def me(
+    socket: WebSocket,
+    user: WebSocketUser,
+    count: int,
+    email: EmailDep,
+    settings: SettingsDep,
+    throttle: ThrottleDep,
+) -> None:
+    await socket.accept()
+    while True:
+        await socket.send_text(await socket.receive_text() + user.email * count)
+
+
+@sockets.websocket("/fails/{when}")
+async def fails(socket: WebSocket, when: str) -> None:
+    if when == "before":
+        raise AppError(409, "CHAT_FULL", "The chat is full.")
+    await socket.accept()
+    if when == "after":
+        raise AppError(409, "CHAT_FULL", "The chat is full.")
+    raise RuntimeError("nobody has foreseen it")
+
+
+@sockets.websocket("/silent")
+async def silent(socket: WebSocket) -> None:
+    pass
+"""
+EMAIL = "ada@example.com"
+
+
+@pytest.mark.parametrize("each_project", ["sqlite"], indirect=True)
+def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:
+    routers = copy_of_each.path / "app" / "api.py"
+    routers.write_text(routers.read_text() + ROUTES)
+    with running(copy_of_each, database_url, tmp_path, MAX_BODY_SIZE="1000") as service:
+        service.register(EMAIL)
+        token = service.log_in(EMAIL).json()["access_token"]
+        as_a_program = {"headers": {"Authorization": f"Bearer {token}"}}
+        as_a_browser = {"subprotocols": ["bearer", token]}
+        for options in (as_a_program, as_a_browser):
+            with service.client.websocket("/api/v1/me/1?secret=x", **options) as socket:
+                socket.send_text("I am ")
+                assert socket.receive_text() == f"I am {EMAIL}"
+        with service.client.websocket("/api/v1/me/1", **as_a_program) as socket:
+            socket.send_text("x" * 1001)
+            assert end_of(socket)[0] == 1009
+
+        assert refusal(service, "me/1") == 401
+        assert refusal(service, "me/many", **as_a_program) == 422
+        assert refusal(service, "fails/before") == 409
+        assert refusal(service, "silent") == 500
+        assert refusal(service, "nowhere") == 403
+        with service.client.websocket("/api/v1/fails/after") as socket:
+            assert end_of(socket) == (4409, "CHAT_FULL")
+        with service.client.websocket("/api/v1/fails/unforeseen") as socket:
+            assert end_of(socket) == (1011, "")
+
+        expected = [
+            *["WEBSOCKET /api/v1/me/{count} 101"] * 3,
+            "WEBSOCKET /api/v1/me/{count} 401",
+            "WEBSOCKET /api/v1/me/{count} 422",
+            "WEBSOCKET /api/v1/fails/{when} 409",
+            "WEBSOCKET /api/v1/silent 500",
+            "WEBSOCKET - 403",
+            *["WEBSOCKET /api/v1/fails/{when} 101"] * 2,
+        ]
+        wait_until(lambda: len(lines(service)) == len(expected), 5)
+        assert lines(service) == expected
+        errors = [entry for entry in service.entries() if entry["level"] == "error"]
+        assert [entry["message"] for entry in errors] == ["unexpected error"] * 2
+        assert "secret" not in service.log.read_text()
+        assert token not in service.log.read_text()
+
+
+def refusal(service: Service, path: str, **options: dict[str, str]) -> int:
+    with (
+        pytest.raises(WebSocketUpgradeError) as caught,
+        service.client.websocket(f"/api/v1/{path}", **options),
+    ):
+        pass
+    return caught.value.response.status_code
+
+
+def end_of(socket: WebSocketSession) -> tuple[int, str | None]:
+    with pytest.raises(WebSocketDisconnect) as caught:
+        socket.receive_text(timeout=5)
+    return int(caught.value.code), caught.value.reason
+
+
+def lines(service: Service) -> list[str]:
+    messages = [entry["message"] for entry in service.entries()]
+    return [message for message in messages if message.startswith("WEBSOCKET")]

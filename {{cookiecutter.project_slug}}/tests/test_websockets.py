@@ -1,0 +1,255 @@
+"""What holds for every WebSocket; the routes are of an application of their own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI, HTTPException, WebSocket
+from httpx2.websockets import WebSocketDisconnect, WebSocketUpgradeError
+from sqlalchemy.exc import TimeoutError  # noqa: A004
+
+from app.errors import AppError
+from app.main import create_app
+from app.services.email import Email, EmailDep
+from app.settings import Settings, SettingsDep
+from app.throttle import ThrottleDep
+from app.users.auth import WebSocketUser
+from app.users.models import User
+from testkit.isolation import Isolation
+from tests.fixtures.client import create_client
+from tests.fixtures.mock_services import SERVICES, MockServices
+
+
+@pytest.fixture(scope="module")
+def socket_app(settings: Settings) -> FastAPI:
+    app = create_app(settings)
+    app.state.services = SERVICES
+
+    @app.websocket("/dependencies")
+    async def dependencies(
+        socket: WebSocket, email: EmailDep, throttle: ThrottleDep, settings: SettingsDep
+    ) -> None:
+        await throttle.check("open", settings.throttle_login, "ada@example.com")
+        await socket.accept()
+        await email.send(Email(to="ada@example.com", subject="Hello", body="It is open."))
+        await socket.close()
+
+    @app.websocket("/me")
+    async def me(socket: WebSocket, user: WebSocketUser) -> None:
+        await socket.accept()
+        await socket.send_text(user.email)
+        await socket.close()
+
+    @app.websocket("/echo/{count}")
+    async def echo(socket: WebSocket, count: int) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text(await socket.receive_text() * count)
+
+    @app.websocket("/group")
+    async def group(socket: WebSocket) -> None:
+        await socket.accept()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(socket.receive_text())
+
+    @app.websocket("/fails/{when}/{how}")
+    async def fails(socket: WebSocket, when: str, how: str) -> None:
+        errors = {
+            "app": AppError(409, "CHAT_FULL", "The chat is full."),
+            "http": HTTPException(404, "There is no such chat."),
+            "database": TimeoutError("QueuePool limit reached"),
+            "crash": RuntimeError("secret detail"),
+        }
+        if when != "before":
+            await socket.accept()
+        if when == "late":
+            await socket.close()
+        raise errors[how]
+
+    @app.websocket("/silent")
+    async def silent(socket: WebSocket) -> None:
+        """Forgets to accept it."""
+
+    return app
+
+
+@pytest.fixture
+def socket_client(socket_app: FastAPI, database_isolation: Isolation) -> httpx2.AsyncClient:
+    return create_client(socket_app)
+
+
+async def refusal(client: httpx2.AsyncClient, path: str, **options: Any) -> httpx2.Response:
+    """The response in place of a WebSocket."""
+    with pytest.raises(WebSocketUpgradeError) as caught:
+        async with client.websocket(path, **options):
+            pass
+    return caught.value.response
+
+
+async def end(client: httpx2.AsyncClient, path: str) -> tuple[int, str]:
+    """How a WebSocket is closed that has been accepted."""
+    async with client.websocket(path) as socket:
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await socket.receive_text()
+    return int(caught.value.code), caught.value.reason or ""
+
+
+async def test_has_what_requests_have(
+    socket_client: httpx2.AsyncClient, mock_services: MockServices
+) -> None:
+    assert (await end(socket_client, "/dependencies"))[0] == 1000
+    assert mock_services.email.outbox[0].to == "ada@example.com"
+
+
+class TestUser:
+    async def test_is_known_by_a_header(
+        self, socket_client: httpx2.AsyncClient, user: User, user_client: httpx2.AsyncClient
+    ) -> None:
+        headers = {"Authorization": user_client.headers["authorization"]}
+        async with socket_client.websocket("/me", headers=headers) as socket:
+            assert socket.subprotocol is None
+            assert await socket.receive_text() == user.email
+
+    async def test_is_known_by_what_a_browser_can_send(
+        self, socket_client: httpx2.AsyncClient, user: User, user_client: httpx2.AsyncClient
+    ) -> None:
+        _, _, token = user_client.headers["authorization"].partition(" ")
+        async with socket_client.websocket("/me", subprotocols=["bearer", token]) as socket:
+            assert socket.subprotocol == "bearer"  # else a browser would close it
+            assert await socket.receive_text() == user.email
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"headers": {"Authorization": "Basic YWRhOmFkYQ=="}},
+            {"headers": {"Authorization": "Bearer wrong"}},
+            {"subprotocols": ["bearer", "wrong"]},
+            {"subprotocols": ["bearer"]},
+        ],
+    )
+    async def test_is_not_known(
+        self, socket_client: httpx2.AsyncClient, options: dict[str, Any]
+    ) -> None:
+        assert (await refusal(socket_client, "/me", **options)).status_code == 401
+
+    async def test_is_not_active(
+        self,
+        socket_client: httpx2.AsyncClient,
+        superuser_client: httpx2.AsyncClient,
+        user: User,
+        user_client: httpx2.AsyncClient,
+    ) -> None:
+        await superuser_client.patch(f"/api/v1/users/{user.id}", json={"is_active": False})
+
+        headers = {"Authorization": user_client.headers["authorization"]}
+        assert (await refusal(socket_client, "/me", headers=headers)).status_code == 401
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("path", "status", "code"),
+        [
+            ("/fails/before/app", 409, "CHAT_FULL"),
+            ("/fails/before/http", 404, "NOT_FOUND"),
+            ("/fails/before/database", 503, "DATABASE_UNAVAILABLE"),
+            ("/fails/before/crash", 500, "INTERNAL_SERVER_ERROR"),
+            ("/silent", 500, "INTERNAL_SERVER_ERROR"),
+            ("/echo/many", 422, "INVALID_REQUEST"),
+            ("/echo/1?name=%00", 400, "BAD_REQUEST"),
+        ],
+    )
+    async def test_before_it_is_accepted(
+        self, socket_client: httpx2.AsyncClient, path: str, status: int, code: str
+    ) -> None:
+        response = await refusal(socket_client, path)
+
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["code"] == code
+        assert "secret" not in response.text
+
+    @pytest.mark.parametrize(
+        ("how", "expected"),
+        [
+            ("app", (4409, "CHAT_FULL")),
+            ("http", (4404, "NOT_FOUND")),
+            ("database", (4503, "DATABASE_UNAVAILABLE")),
+            ("crash", (1011, "")),
+        ],
+    )
+    async def test_after_it_was_accepted(
+        self, socket_client: httpx2.AsyncClient, how: str, expected: tuple[int, str]
+    ) -> None:
+        assert await end(socket_client, f"/fails/after/{how}") == expected
+
+    @pytest.mark.parametrize("how", ["app", "crash"])
+    async def test_after_it_was_closed(self, socket_client: httpx2.AsyncClient, how: str) -> None:
+        assert await end(socket_client, f"/fails/late/{how}") == (1000, "")
+
+    @pytest.mark.parametrize(
+        ("when", "how_it_ends"), [("before", refusal), ("after", end), ("late", end)]
+    )
+    async def test_are_reported_once(
+        self,
+        socket_client: httpx2.AsyncClient,
+        caplog: pytest.LogCaptureFixture,
+        when: str,
+        how_it_ends: Callable[[httpx2.AsyncClient, str], Awaitable[object]],
+    ) -> None:
+        await how_it_ends(socket_client, f"/fails/{when}/crash")
+
+        (record,) = caplog.records
+        assert record.exc_info
+        assert str(record.exc_info[1]) == "secret detail"
+
+    async def test_fail_the_test(self, client: httpx2.AsyncClient, app: FastAPI) -> None:
+        """For the fixture `client`."""
+        before = list(app.router.routes)
+
+        @app.websocket("/crash")
+        async def crash(socket: WebSocket) -> None:
+            raise RuntimeError("nobody has foreseen it")
+
+        with pytest.raises(RuntimeError, match="foreseen"):
+            async with client.websocket("/crash"):
+                pass
+        app.router.routes[:] = before
+
+
+@pytest.mark.parametrize("path", ["/echo/2", "/group"])
+async def test_client_that_leaves_is_no_error(
+    socket_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async with socket_client.websocket(path) as socket:
+        await socket.send_text("hello")
+        if path == "/echo/2":
+            assert await socket.receive_text() == "hellohello"
+
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/echo/1?token=secret", "WEBSOCKET /echo/{count} 101"),
+        ("/fails/before/app", "WEBSOCKET /fails/{when}/{how} 409"),
+        ("/nowhere", "WEBSOCKET - 403"),
+    ],
+)
+async def test_line_in_the_log(
+    socket_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, path: str, message: str
+) -> None:
+    caplog.set_level(logging.INFO, "app.access")
+    try:
+        async with socket_client.websocket(path):
+            pass
+    except (WebSocketUpgradeError, WebSocketDisconnect):
+        pass
+
+    (record,) = caplog.records
+    assert record.getMessage() == message
