@@ -15,7 +15,7 @@ GENERATED = {
     # Domains meet in `app.api`, and know each other by their front only.
     "app.users": {
         *("app.database", "app.errors", "app.jobs", "app.services", "app.settings"),
-        *("app.throttle", "app.work"),
+        *("app.throttle", "app.websockets", "app.work"),
     },
     "app.shutdown": {"app.settings"},
     "app.products": {"app.database", "app.errors", "app.services", "app.users"},
@@ -23,6 +23,7 @@ GENERATED = {
     "app.database": {"app.engine", "app.errors"},
     "app.health": {"app.database", "app.errors"},
     "app.http": {"app.database", "app.errors", "app.settings"},
+    "app.websockets": {"app.errors", "app.http"},
     "app.jobs": {"app.database", "app.services", "app.telemetry", "app.work"},
     "app.telemetry": {"app.database"},
     "app.logs": {"app.engine", "app.settings", "app.telemetry", "app.work"},

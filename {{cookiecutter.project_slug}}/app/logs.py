@@ -165,12 +165,14 @@ class OTLPHandler(logging.Handler):
         super().close()
 
 
-# What the server says of every WebSocket: its whole URL, and an error where it was denied. `app.access` has a line.
-OF_WEBSOCKETS = ('%s - "WebSocket %s"', "connection ", "ASGI callable returned without completing")
+class WithoutWebSockets(logging.Filter):
+    """Leaves out what the server says of each: its whole URL, and an error where it was denied. `app.access` has a
+    line for it."""
 
+    MESSAGES = ('%s - "WebSocket %s"', "connection ", "ASGI callable returned without completing")
 
-def is_not_of_a_websocket(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(OF_WEBSOCKETS)
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(self.MESSAGES)
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter}},
-        "filters": {"no websockets": {"()": lambda: is_not_of_a_websocket}},
+        "filters": {"no websockets": {"()": WithoutWebSockets}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": settings.log_level, "handlers": ["stderr"]},
         "loggers": loggers,
