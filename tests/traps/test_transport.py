@@ -111,13 +111,13 @@ SCENES = r"""
     seen = []
 
 
-    @own.websocket("/scope")
-    async def scope(socket: WebSocket) -> None:
+    @own.websocket("/scope/{place}")
+    async def scope(socket: WebSocket, place: str) -> None:
         await socket.accept(
             subprotocol=socket.scope["subprotocols"][-1],
             headers=[(b"x-place", b"caf\xe9 a\x85b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")],
         )
-        names = ("scheme", "subprotocols", "http_version", "extensions", "path", "query_string")
+        names = ("scheme", "subprotocols", "http_version", "extensions", "path", "query_string", "asgi", "state")
         await socket.send_json({name: str(socket.scope[name]) for name in names})
         await socket.send_text(socket.url.scheme)
         await socket.close()
@@ -181,6 +181,20 @@ SCENES = r"""
         raise RuntimeError("before it accepts")
 
 
+    async def terse(scope, receive, send) -> None:
+        # It leaves out what a message need not hold.
+        await receive()
+        if scope["path"] == "/terse/denies":
+            await send({"type": "websocket.http.response.start", "status": 418})
+            await send({"type": "websocket.http.response.body", "body": b""})
+        else:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+
+
+    own.mount("/terse", terse)
+
+
     @own.websocket("/denied")
     async def denied(socket: WebSocket) -> None:
         raise HTTPException(401, "who are you?")
@@ -218,7 +232,7 @@ SCENES = r"""
 
 
     async def test_scope(any_client):
-        async with any_client.websocket("/scope?a=%20b", subprotocols=["old", "new"]) as socket:
+        async with any_client.websocket("/scope/é b?a=%20b", subprotocols=["old", "new"]) as socket:
             assert socket.subprotocol == "new"
             headers = socket.response.headers
             assert headers.get_list("set-cookie") == ["a=1", "b=2"]
@@ -228,8 +242,10 @@ SCENES = r"""
                 "subprotocols": "['old', 'new']",
                 "http_version": "1.1",
                 "extensions": "{'websocket.http.response': {}}",
-                "path": "/scope",
+                "path": "/scope/é b",
                 "query_string": "b'a=%20b'",
+                "asgi": "{'version': '3.0', 'spec_version': '2.4'}",
+                "state": "{}",
             }
             assert await socket.receive_text() == "ws"
 
@@ -253,6 +269,7 @@ SCENES = r"""
             ("denied", 401, b"who are you?"),
             ("denies", 409, b'{"is":"full"}'),
             ("closes", 403, b""),
+            ("terse/denies", 418, b""),
             ("nowhere", 403, b""),
             ("broken", 500, b"Internal Server Error"),
             ("silent", 500, b"Internal Server Error"),
@@ -265,6 +282,12 @@ SCENES = r"""
         assert caught.value.response.status_code == status
         if any_client.base_url.host == "test":  # a body that comes later is not read
             assert body in caught.value.response.content
+
+
+    async def test_end_that_says_nothing(any_client):
+        with pytest.RaisesGroup(pytest.RaisesExc(Disconnected, check=lambda end: end.code == 1000)):
+            async with any_client.websocket("/terse/closes") as socket:
+                await socket.receive_text()
 
 
     @pytest.mark.parametrize("path", ["ends", "fails"])

@@ -54,6 +54,7 @@ class ASGITransport(httpx2.AsyncBaseTransport):
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "server": (request.url.host, request.url.port),
             "client": self.client,
+            "state": {},
         }
         if request.headers.get("upgrade") == "websocket":
             return await self._connect(scope, request)

@@ -21,6 +21,11 @@ Message = dict[str, Any]
 
 SCHEMES = {"http": "ws", "https": "wss"}
 CLOSES = {"websocket.close", "websocket.http.response.start"}
+OPTIONAL: dict[str, Message] = {
+    "websocket.close": {"code": 1000, "reason": ""},
+    "websocket.http.response.start": {"headers": []},
+}
+"""What a message may leave out."""
 ANSWERS = CLOSES | {"websocket.accept"}
 HANDSHAKE_TIMEOUT = 30.0  # seconds for an application to accept
 GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
@@ -42,13 +47,16 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         protocols = request.headers.get("sec-websocket-protocol", "")
         scope |= {
             "type": "websocket",
+            "asgi": scope["asgi"] | {"spec_version": "2.4"},
             "http_version": "1.1",
             "scheme": SCHEMES.get(scope["scheme"], scope["scheme"]),
             "subprotocols": [name.strip() for name in protocols.split(",") if name],
             "extensions": {"websocket.http.response": {}},
         }
+        as_sent = scope | {"path": scope["raw_path"].decode()}
         # This is all that it needs of a task group.
-        super().__init__(app, scope, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
+        super().__init__(app, as_sent, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
+        self.scope = scope
         self._path, self._raises, self._on_wait = scope["path"], raises, on_wait
         self._error: Exception | None = None
         self._has_answered = self._has_closed = False
@@ -107,9 +115,14 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             messages = denial(500, b"Internal Server Error")
         elif not self._has_closed:
             messages = [{"type": "websocket.close", "code": 1011, "reason": reason}]
-        with suppress(*NOBODY_LISTENS):
+        with suppress(OSError):
             for message in messages:
-                await self._send_queue.send(message)
+                await self._send(message)
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        """What the application has said, for the client."""
+        message = await super().receive(timeout)
+        return OPTIONAL.get(message["type"], {}) | message
 
     async def _receive(self) -> Message:
         stream = self._receive_queue.receive_stream
@@ -135,7 +148,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
 
 def denial(status: int, body: bytes = b"") -> list[Message]:
     return [
-        {"type": "websocket.http.response.start", "status": status, "headers": []},
+        {"type": "websocket.http.response.start", "status": status},
         {"type": "websocket.http.response.body", "body": body},
     ]
 
