@@ -131,6 +131,22 @@ SYMPTOMS = {
             async with create_client(app).websocket("/"):
                 pass
     """,
+    "goes on while the transaction": """
+        from collections.abc import AsyncIterable
+        from fastapi import FastAPI
+        from fastapi.sse import EventSourceResponse
+        from app.database import SessionDep
+        from tests.fixtures.client import create_client
+
+        async def test_it(database_isolation):
+            app = FastAPI()
+
+            @app.get("/ticks", response_class=EventSourceResponse)
+            async def ticks(session: SessionDep) -> AsyncIterable[int]:
+                yield 1
+
+            await create_client(app).get("/ticks")
+    """,
     "missing 1 required positional argument: 'request'": """
         from fastapi import Depends, FastAPI, Request, WebSocket
         from tests.fixtures.client import create_client

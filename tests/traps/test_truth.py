@@ -254,10 +254,16 @@ def test_what_is_forgotten_fails(copy_of_each: Project) -> None:
 
 
 WAITING = """
+    import asyncio
+    from collections.abc import AsyncIterable, AsyncIterator
+
     from fastapi import FastAPI, WebSocket
-    from sqlalchemy import text
+    from fastapi.responses import StreamingResponse
+    from fastapi.sse import EventSourceResponse
+    from sqlalchemy import select, text
 
     from app.database import SessionDep, sessionmaker
+    from app.users.models import User
     from tests.fixtures.client import create_client
 
     sockets = FastAPI()
@@ -298,8 +304,44 @@ WAITING = """
         await socket.close()
 
 
-    async def use(path):
+    @sockets.websocket("/tasks")
+    async def tasks(socket: WebSocket, session: SessionDep) -> None:
+        await socket.accept()
+        await session.execute(text("SELECT 1"))  # the second one
+        async with asyncio.TaskGroup() as group:
+            text_from_client = group.create_task(socket.receive_text())
+        await session.commit()
+        await socket.send_text(text_from_client.result())
+        await socket.close()
+
+
+    @sockets.get("/held", response_class=EventSourceResponse)
+    async def held_events(session: SessionDep) -> AsyncIterable[int]:
+        yield 1
+        yield 2
+
+
+    @sockets.get("/committed", response_class=EventSourceResponse)
+    async def committed_events(session: SessionDep) -> AsyncIterable[int]:
+        await session.commit()
+        for _ in range(2):
+            async with sessionmaker() as own:
+                number = await own.scalar(text("SELECT 1"))
+            yield number
+
+
+    @sockets.get("/users.csv")
+    async def lines(session: SessionDep) -> StreamingResponse:
+        async def users() -> AsyncIterator[str]:
+            async for user in await session.stream_scalars(select(User)):
+                yield user.email
+
+        return StreamingResponse(users())
+
+
+    async def use(path, pause=0):
         async with create_client(sockets).websocket(path) as socket:
+            await asyncio.sleep(pause)
             await socket.send_text("ada")
             assert await socket.receive_text() == "ada"
 
@@ -312,19 +354,33 @@ WAITING = """
     async def test_not_held(database_isolation):
         for path in ("/committed", "/own", "/last"):
             await use(path)
+        for path in ("/committed", "/users.csv"):
+            await create_client(sockets).get(path)
+
+
+    async def test_held_by_another_task(session):
+        await use("/tasks", pause=0.2)
+
+
+    async def test_held_by_events(session):
+        await session.execute(text("SELECT 1"))
+        assert (await create_client(sockets).get("/held")).text.count("data:") == 2
 """
 
 
-def test_websocket_that_holds_a_connection_while_it_waits(copy_of_each: Project) -> None:
+def test_transaction_that_is_held_as_long_as_a_client_stays(copy_of_each: Project) -> None:
     inner = run_inner(copy_of_each, WAITING)
 
     inner.assert_passed()
-    place = line_of(WAITING, "# the first one")
-    assert (
-        f"The WebSocket /held waits for its client while the transaction that was begun at {place}"
-        in inner.output
-    )
-    assert inner.output.count("waits for its client") == 1
+    for what, place in (
+        ("The WebSocket /held waits for its client", line_of(WAITING, "# the first one")),
+        ("The WebSocket /tasks waits for its client", line_of(WAITING, "# the second one")),
+        ("The event stream /held goes on", "app/database.py:[0-9]+"),
+    ):
+        assert re.search(f"{what} while the transaction that was begun at {place}", inner.output)
+    for what in ("waits for its client while", "goes on while"):
+        named = set(re.findall(rf"(/\S+) {what}", inner.output))
+        assert named == ({"/held"} if "goes" in what else {"/held", "/tasks"})
 
 
 KEPT_BY_A_TRACEBACK = """

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]
+OnWait = Callable[[str, asyncio.Task[None]], None]
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}  # as uvicorn has it
 GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
@@ -27,8 +28,8 @@ WITHOUT_BODY = (204, 304)
 
 
 class ASGITransport(httpx2.AsyncBaseTransport):
-    """`client` is the address that requests seem to come from; `on_wait` is called with the path of a WebSocket
-    when its route waits for the client."""
+    """`client` is the address that requests seem to come from; `on_wait` is called when a route
+    goes on for as long as its client stays, with a sentence that says so and the task of the application."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class ASGITransport(httpx2.AsyncBaseTransport):
         *,
         raise_app_exceptions: bool = True,
         client: tuple[str, int] = ("127.0.0.1", 123),
-        on_wait: Callable[[str], None] | None = None,
+        on_wait: OnWait | None = None,
     ) -> None:
         self.app = app
         self.raise_app_exceptions = raise_app_exceptions
@@ -82,6 +83,7 @@ class Exchange:
         self._is_request_read = False
         self._is_head = scope["method"] == "HEAD"
         self._path = scope["path"]
+        self._is_event_stream = False
         self._is_told = False
         """Whether the client has been given the error of the application."""
         self._start: Message | None = None
@@ -140,6 +142,8 @@ class Exchange:
             self._is_complete = True
             self._gone.set()
             return
+        if self._is_event_stream and self._transport.on_wait is not None:
+            self._transport.on_wait(f"The event stream {self._path} goes on", self._task)
         self._changed.set()
         if self._chunks:  # a client that does not read stops the application
             self._taken.clear()
@@ -152,6 +156,8 @@ class Exchange:
             assert is_valid, f"the application sends what is no header: {name!r}: {value!r}"
             if name.lower() == b"content-length":
                 missing = int(value)
+            elif name.lower() == b"content-type":
+                self._is_event_stream = value.startswith(b"text/event-stream")
         self._missing = None if self._is_head else missing
         self._start = start
 

@@ -28,7 +28,7 @@ from testkit.databases import ResetError, WorkerDatabase
 from testkit.eager import Eager
 from testkit.engines import refuse
 from testkit.faults import note_fault
-from testkit.leftovers import Task, finish_tasks, responsible_task
+from testkit.leftovers import Task, finish_tasks, lineage, responsible_task
 from testkit.sessions import (
     ApplicationSession,
     ObservingSession,
@@ -46,7 +46,7 @@ class RequestsOverlapped(UserWarning):
 
 
 class HeldTransaction(UserWarning):
-    """A WebSocket waits for its client while a transaction is open."""
+    """A transaction is open for as long as a client stays."""
 
 
 class Worker:
@@ -227,30 +227,30 @@ class Isolation:
 
     def note_outside_call(self, what: str) -> None:
         """Fails the test if the present task has a transaction open while it waits for others."""
-        for place in self._open_transactions():
+        for place in self._open_transactions({responsible_task()}):
             note_fault(
                 f"{what} is called, at {call_site()}, while the transaction that was begun at "
                 f"{place} is open: its connection is held as long as the service outside takes, "
                 "and its locks as well. End it before: `await session.commit()`."
             )
 
-    def note_wait(self, path: str) -> None:
-        """Warns if the present task, that of a WebSocket, has a transaction open."""
-        for place in self._open_transactions():
+    def note_wait(self, what: str, task: Task) -> None:
+        """Warns if `task`, or one between it and the present one, has a transaction open."""
+        for place in self._open_transactions(lineage(task)):
             warnings.warn(
                 HeldTransaction(
-                    f"The WebSocket {path} waits for its client while the transaction that was begun "
-                    f"at {place} is open: its connection is held until the client speaks or leaves, and "
-                    "its locks as well. Write `async with sessionmaker() as session` around each use."
+                    f"{what} while the transaction that was begun at {place} is open: its connection "
+                    "is held as long as the client stays, and its locks as well. End it before, with "
+                    "`await session.commit()`, or write `async with sessionmaker() as session` around "
+                    "each use."
                 ),
                 stacklevel=2,
             )
 
-    def _open_transactions(self) -> list[str]:
-        """Where those of the present task have been begun."""
-        task = responsible_task()
+    def _open_transactions(self, tasks: set[Task | None]) -> list[str]:
+        """Where those of these tasks have been begun."""
         places = self._admitted.items()
-        return [place for session, place in places if self._tasks.get(session) is task]
+        return [place for session, place in places if self._tasks.get(session) in tasks]
 
     async def end(self, earlier_tasks: set[Task]) -> list[str]:
         """Closes what the test has left open, says what that was, and begins to undo the test."""
@@ -443,11 +443,11 @@ def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str)
         isolation.note_outside_call(f"`{what}`")
 
 
-def note_wait(sessionmaker: async_sessionmaker[AsyncSession], path: str) -> None:
-    """Call it when the route of a WebSocket waits for its client."""
+def note_wait(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
+    """Call it when a route, of this task, waits or goes on as long as its client stays."""
     isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
     if isolation is not None:
-        isolation.note_wait(path)
+        isolation.note_wait(what, task)
 
 
 def _named(instances: list[object]) -> str:

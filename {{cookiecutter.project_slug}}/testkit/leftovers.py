@@ -75,6 +75,16 @@ def responsible_task() -> Task | None:
     return task
 
 
+def lineage(task: Task) -> set[Task | None]:
+    """The present task, and those that have led to it, as far as `task`."""
+    found: set[Task | None] = {task}
+    present = asyncio.current_task()
+    while present is not None and present is not task:
+        found.add(present)
+        present = _creators.get(present)
+    return found
+
+
 def _code_file(task: Task) -> str:
     return str(getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", ""))
 

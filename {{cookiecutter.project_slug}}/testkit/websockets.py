@@ -42,7 +42,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         request: httpx2.Request,
         *,
         raises: bool,
-        on_wait: Callable[[str], None] | None,
+        on_wait: Callable[[str, asyncio.Task[None]], None] | None,
     ) -> None:
         protocols = request.headers.get("sec-websocket-protocol", "")
         scope |= {
@@ -119,7 +119,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             for message in messages:
                 await self._send(message)
 
-    async def receive(self, timeout: float | None = None) -> Message:
+    async def receive(self, timeout: float | None = None) -> Message:  # noqa: ASYNC109
         """What the application has said, for the client."""
         message = await super().receive(timeout)
         return OPTIONAL.get(message["type"], {}) | message
@@ -128,7 +128,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         stream = self._receive_queue.receive_stream
         is_waiting = not stream.statistics().current_buffer_used  # type: ignore[attr-defined]
         if is_waiting and self._on_wait is not None:
-            self._on_wait(self._path)
+            self._on_wait(f"The WebSocket {self._path} waits for its client", self._task)
         try:
             return await stream.receive()
         except anyio.EndOfStream:
