@@ -1,5 +1,7 @@
 """WebSockets of the service, over its real server: what clients are told, and what is in the log."""
 
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from tests.servers import wait_until
 from tests.service.servers import Service, running
 
 ROUTES = """
+import asyncio
+
 from fastapi import APIRouter, WebSocket
 
 from app.errors import AppError
@@ -46,11 +50,30 @@ async def fails(socket: WebSocket, when: str) -> None:
     raise RuntimeError("nobody has foreseen it")
 
 
+@sockets.websocket("/sleeps")
+async def sleeps(socket: WebSocket) -> None:
+    await socket.accept()
+    await asyncio.Event().wait()
+
+
 @sockets.websocket("/silent")
 async def silent(socket: WebSocket) -> None:
     pass
 """
 EMAIL = "ada@example.com"
+UNREADABLE = b"\r\n".join(
+    [
+        b"GET /api/v1/silent HTTP/1.1",
+        b"Host: localhost",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==",
+        b"Sec-WebSocket-Version: 13",
+        b"Content-Length: 5",
+        b"",
+        b"hello",
+    ]
+)
 
 
 @pytest.mark.parametrize("each_project", ["sqlite"], indirect=True)
@@ -63,22 +86,27 @@ def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) ->
         as_a_program = {"headers": {"Authorization": f"Bearer {token}"}}
         as_a_browser = {"subprotocols": ["bearer", token]}
         for options in (as_a_program, as_a_browser):
-            with service.client.websocket("/api/v1/me/1?secret=x", **options) as socket:
-                socket.send_text("I am ")
-                assert socket.receive_text() == f"I am {EMAIL}"
-        with service.client.websocket("/api/v1/me/1", **as_a_program) as socket:
-            socket.send_text("x" * 1001)
-            assert end_of(socket)[0] == 1009
+            with service.client.websocket("/api/v1/me/1?secret=x", **options) as websocket:
+                websocket.send_text("I am ")
+                assert websocket.receive_text() == f"I am {EMAIL}"
+        with service.client.websocket("/api/v1/me/1", **as_a_program) as websocket:
+            websocket.send_text("x" * 1001)
+            assert end_of(websocket)[0] == 1009
 
         assert refusal(service, "me/1") == 401
         assert refusal(service, "me/many", **as_a_program) == 422
         assert refusal(service, "fails/before") == 409
         assert refusal(service, "silent") == 500
         assert refusal(service, "nowhere") == 403
-        with service.client.websocket("/api/v1/fails/after") as socket:
-            assert end_of(socket) == (4409, "CHAT_FULL")
-        with service.client.websocket("/api/v1/fails/unforeseen") as socket:
-            assert end_of(socket) == (1011, "")
+        with service.client.websocket("/api/v1/fails/after") as websocket:
+            assert end_of(websocket) == (4409, "CHAT_FULL")
+        with service.client.websocket("/api/v1/fails/unforeseen") as websocket:
+            assert end_of(websocket) == (1011, "")
+
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(UNREADABLE)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+            assert connection.recv(1000) == b""  # it has been closed
 
         expected = [
             *["WEBSOCKET /api/v1/me/{count} 101"] * 3,
@@ -96,6 +124,18 @@ def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) ->
         assert "secret" not in service.log.read_text()
         assert token not in service.log.read_text()
 
+        with (
+            socket.create_connection(("127.0.0.1", service.port)) as connection,
+            service.client.websocket("/api/v1/sleeps") as websocket,
+        ):
+            connection.sendall(UNREADABLE[:-10])
+            service.process.terminate()
+            assert end_of(websocket) == (1012, "")
+            service.process.wait(15)
+        assert service.process.returncode == -signal.SIGTERM
+        assert service.log.read_text().count("Traceback") == 2
+        assert service.entries()[-1]["message"].startswith("Finished server process")
+
 
 def refusal(service: Service, path: str, **options: dict[str, str]) -> int:
     with (
@@ -106,9 +146,9 @@ def refusal(service: Service, path: str, **options: dict[str, str]) -> int:
     return caught.value.response.status_code
 
 
-def end_of(socket: WebSocketSession) -> tuple[int, str | None]:
+def end_of(websocket: WebSocketSession) -> tuple[int, str | None]:
     with pytest.raises(WebSocketDisconnect) as caught:
-        socket.receive_text(timeout=5)
+        websocket.receive_text(timeout=5)
     return int(caught.value.code), caught.value.reason
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -41,6 +41,15 @@ class AppError(Exception):
         self.headers = headers
 
 
+# As RFC 9110 has them; Python has changed its own in 3.13.
+NAMES = {
+    413: ("CONTENT_TOO_LARGE", "Content Too Large"),
+    414: ("URI_TOO_LONG", "URI Too Long"),
+    416: ("RANGE_NOT_SATISFIABLE", "Range Not Satisfiable"),
+    422: ("UNPROCESSABLE_CONTENT", "Unprocessable Content"),
+}
+
+
 class Problem(BaseModel):
     type: str = "about:blank"
     title: str
@@ -52,6 +61,15 @@ class Problem(BaseModel):
 class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
     code = ""
+
+
+def leaves(error: Exception) -> Iterator[Exception]:
+    """The error itself, or those of which a group consists, however deep."""
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -69,9 +87,8 @@ def problem(
 ) -> ProblemResponse:
     """The response itself, for what cannot raise an `AppError`. `members` are added to the document."""
     standard = HTTPStatus(status)
-    problem = Problem(
-        title=standard.phrase, status=status, code=code or standard.name, detail=detail
-    )
+    name, title = NAMES.get(status, (standard.name, standard.phrase))
+    problem = Problem(title=title, status=status, code=code or name, detail=detail)
     response = ProblemResponse(
         problem.model_dump() | jsonable_encoder(members), status_code=status, headers=headers
     )
@@ -123,6 +140,14 @@ def install_error_handlers(app: FastAPI) -> None:
     @answers(app, AppError)
     def on_app_error(_connection: HTTPConnection, error: AppError) -> ProblemResponse:
         return problem(error.status, error.detail, code=error.code, headers=error.headers)
+
+    @answers(app, ExceptionGroup)
+    def on_group(connection: HTTPConnection, group: ExceptionGroup[Exception]) -> ProblemResponse:
+        """What the tasks of an `asyncio.TaskGroup` have raised: the first of them is the answer."""
+        foreseen = [error for error in leaves(group) if isinstance(error, AppError)]
+        if len(foreseen) < len(list(leaves(group))):
+            raise group
+        return on_app_error(connection, foreseen[0])
 
     @answers(app, HTTPException)
     def on_http_exception(connection: HTTPConnection, error: HTTPException) -> ProblemResponse:

@@ -1,6 +1,7 @@
 """What holds for every request and every response, whatever the route."""
 
 import asyncio
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -43,6 +44,7 @@ class Conventions:
         method = scope["method"]
         is_ending: asyncio.Event = scope["app"].state.shutdown
         has_started = False
+        has_head = asyncio.Event()  # the client, which wants no more
 
         async def send_with_headers(message: Message) -> None:
             nonlocal has_started
@@ -57,7 +59,10 @@ class Conventions:
                 if present.get(b"content-type", b"").startswith(b"text/html"):  # the documentation
                     headers.remove(CONTENT_SECURITY_POLICY)
             elif method == "HEAD":
-                message["body"] = b""
+                if has_head.is_set():
+                    return
+                has_head.set()
+                message = {"type": message["type"], "body": b"", "more_body": False}
             await send(message)
 
         inner = self.app if method in SAFE_METHODS else self.limited_app
@@ -68,6 +73,8 @@ class Conventions:
             inner = problem(413, "The body of the request is too large.")
         as_get = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
+            if method == "HEAD":
+                receive = partial(receive_until, has_head, receive)
             await inner(as_get, receive, send_with_headers)
             if method == "HEAD":
                 scope.update(as_get, method=method)  # the log wants to know the route
@@ -77,6 +84,18 @@ class Conventions:
             answer = problem(500, "Something went wrong on our side.")
             await answer(scope, receive, send_with_headers)
             scope["app"].state.report_error(error)
+
+
+async def receive_until(gone: asyncio.Event, receive: Receive) -> Message:
+    """What the client says, or that it has gone, so that a stream ends."""
+    going = asyncio.ensure_future(gone.wait())
+    saying = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({going, saying}, return_when=asyncio.FIRST_COMPLETED)
+        return saying.result() if saying.done() else {"type": "http.disconnect"}
+    finally:
+        going.cancel()
+        saying.cancel()
 
 
 def holds_nul(scope: Scope) -> bool:

@@ -53,11 +53,12 @@ class AccessLog:
             async def send_with_id(message: Message) -> None:
                 nonlocal status
                 if message["type"] in ANSWERS:
-                    status = message.get("status", 101)
                     message["headers"] = [*message["headers"], (b"x-request-id", work.id.encode())]
+                await send(message)
+                if message["type"] in ANSWERS:
+                    status = message.get("status", 101)
                 elif message["type"] == "websocket.close" and status != 101:
                     status = 403  # as the server makes of it
-                await send(message)
 
             try:
                 await self.app(scope, receive, send_with_id)

@@ -1,5 +1,7 @@
 """What holds for every WebSocket, whatever the route."""
 
+import asyncio
+import traceback
 from contextlib import suppress
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
@@ -7,13 +9,17 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketState
 
-from app.errors import problem
+from app.errors import leaves, problem
 from app.http import holds_nul
 
 BEARER = "bearer"
 """The protocol under which a browser offers its token, as it can send no header of its own with a WebSocket:
-`new WebSocket(url, ["bearer", token])`."""
-INTERNAL_ERROR = 1011
+`new WebSocket(url, ["bearer", token])`. Protocols that are meant as such may follow."""
+UNSUPPORTED_DATA, INTERNAL_ERROR = 1003, 1011
+READERS = [
+    reader.__code__
+    for reader in (WebSocket.receive_text, WebSocket.receive_bytes, WebSocket.receive_json)
+]
 
 
 class WebSocketConventions:
@@ -29,41 +35,62 @@ class WebSocketConventions:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
+        has_left = False
 
-        async def send_with_protocol(message: Message) -> None:
+        async def receive_and_note() -> Message:
+            nonlocal has_left
+            message = await receive()
+            has_left = message["type"] == "websocket.disconnect"
+            return message
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_left
             if message["type"] == "websocket.accept" and BEARER in scope["subprotocols"]:
                 message["subprotocol"] = message["subprotocol"] or BEARER
-            await send(message)
+            try:
+                await send(message)
+            except OSError as error:
+                has_left = True
+                raise WebSocketDisconnect(1006) from error
 
-        socket = WebSocket(scope, receive, send_with_protocol)  # it knows how far they have come
+        # It knows how far they have come.
+        socket = WebSocket(scope, receive_and_note, send_and_note)
         inner = problem(400, "The URL holds a NUL.") if holds_nul(scope) else self.app
         try:
             await inner(scope, socket.receive, socket.send)
             if socket.application_state is WebSocketState.CONNECTING:
                 raise RuntimeError("The route has neither accepted the WebSocket nor closed it.")
+        except asyncio.CancelledError:
+            if not scope["app"].state.shutdown.is_set():  # else the server waits no longer
+                raise
         except Exception as error:
-            if has_left(error):
+            errors = list(leaves(error))
+            if has_left and all(isinstance(error, WebSocketDisconnect) for error in errors):
+                return
+            if any(map(is_unreadable, errors)):
+                with suppress(WebSocketDisconnect):
+                    await socket.close(UNSUPPORTED_DATA)
                 return
             with suppress(WebSocketDisconnect):
                 if socket.application_state is WebSocketState.CONNECTED:
                     await socket.close(INTERNAL_ERROR)
                 elif socket.application_state is WebSocketState.CONNECTING:
                     answer = problem(500, "Something went wrong on our side.")
-                    await answer(scope, receive, send)
+                    await answer(scope, receive, send_and_note)
             scope["app"].state.report_error(error)
 
 
-def has_left(error: Exception) -> bool:
-    """Whether it says only that the client is gone, also to several tasks of a group."""
-    if isinstance(error, ExceptionGroup):
-        return all(map(has_left, error.exceptions))
-    return isinstance(error, WebSocketDisconnect)
+def is_unreadable(error: Exception) -> bool:
+    """Whether a message is not what the route asks for: bytes in place of text, or no JSON."""
+    frames = traceback.walk_tb(error.__traceback__)
+    is_read = any(frame.f_code in READERS for frame, _ in frames)
+    return is_read and isinstance(error, (KeyError, ValueError, RecursionError))
 
 
 def bearer_token(socket: WebSocket) -> str:
     """From the header, or as browsers send it; empty if there is none."""
     match socket.scope["subprotocols"]:
-        case [protocol, token] if protocol == BEARER:
+        case [protocol, token, *_] if protocol == BEARER:
             return str(token)
     scheme, token = get_authorization_scheme_param(socket.headers.get("authorization"))
     return token if scheme.lower() == BEARER else ""

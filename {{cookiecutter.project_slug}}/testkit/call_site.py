@@ -22,8 +22,9 @@ TASKS: WeakKeyDictionary[asyncio.Task[Any], str] = WeakKeyDictionary()
 _NOBODYS = ("sqlalchemy", "testkit", "contextlib", "asyncio", "threading", "_pytest", "pluggy")
 
 
-def call_site() -> str:
-    """`path/to/file.py:12` of the innermost frame that belongs to the project; about 2 us.
+def call_site(besides: str = "") -> str:
+    """`path/to/file.py:12` of the innermost frame that belongs to the project, and not to the file `besides`; about
+    2 us.
 
     SQLAlchemy runs its sync core in a greenlet of its own, so the search goes on in the parents, and
     ends sessions in a task of its own, so it goes on where that was created. Where all that finds
@@ -35,7 +36,7 @@ def call_site() -> str:
     while True:
         while frame is not None:
             filename = frame.f_code.co_filename
-            if is_ours(filename):
+            if is_ours(filename) and filename != besides:
                 return f"{relative(filename)}:{frame.f_lineno}"
             if library is UNKNOWN:
                 module = str(frame.f_globals.get("__name__", ""))

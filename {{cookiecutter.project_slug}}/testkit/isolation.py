@@ -12,6 +12,7 @@ In both, what the test has left open is closed, and reported with the place it c
 """
 
 import asyncio
+import sys
 import warnings
 from typing import Any, Literal
 
@@ -225,11 +226,11 @@ class Isolation:
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
 
-    def note_outside_call(self, what: str) -> None:
+    def note_outside_call(self, what: str, fakes: str) -> None:
         """Fails the test if the present task has a transaction open while it waits for others."""
         for place in self._open_transactions({responsible_task()}):
             note_fault(
-                f"{what} is called, at {call_site()}, while the transaction that was begun at "
+                f"{what} is called, at {call_site(fakes)}, while the transaction that was begun at "
                 f"{place} is open: its connection is held as long as the service outside takes, "
                 "and its locks as well. End it before: `await session.commit()`."
             )
@@ -440,7 +441,8 @@ def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str)
     """Call it when the application waits for a service outside: `what` is its method."""
     isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
     if isolation is not None:
-        isolation.note_outside_call(f"`{what}`")
+        fakes = sys._getframe(1).f_code.co_filename
+        isolation.note_outside_call(f"`{what}`", fakes)
 
 
 def note_wait(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:

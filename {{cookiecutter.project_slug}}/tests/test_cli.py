@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
@@ -18,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from app.cli import accounts, database, processes, program, protocol
@@ -233,6 +235,14 @@ class TestDatabase:
         assert "This is production" in reason(run("seed"))
 
 
+def websocket_connection(transport: Mock) -> protocol.DecisiveProtocol:
+    config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
+    config.load()
+    connection = protocol.DecisiveProtocol(config, ServerState(), {})
+    connection.connection_made(transport)
+    return connection
+
+
 class TestProcesses:
     def test_serves(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         served: list[dict[str, Any]] = []
@@ -272,6 +282,37 @@ class TestProcesses:
         asyncio.run(shut_down())
 
         assert len(ended) == 1
+
+    def test_websockets_that_cannot_be_opened_are_closed(self) -> None:
+        transport = Mock(**{"get_extra_info.return_value": None})
+
+        async def open_and_shut_down() -> None:
+            connection = websocket_connection(transport)
+            connection.data_received(b"GET / HTTP/1.1\r\n")
+            assert not transport.write.called
+            connection.data_received(b"Content-Length: 5\r\n\r\nhello")
+            connection.shutdown()
+
+        asyncio.run(open_and_shut_down())
+
+        assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 400 ")
+        assert transport.close.called
+
+    def test_websockets_whose_client_takes_nothing_are_ended(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        transport = Mock(**{"get_extra_info.return_value": None})
+        monkeypatch.setattr(protocol, "PATIENCE", 0.01)
+        monkeypatch.setattr(WebSocketsSansIOProtocol, "keepalive_timeout", lambda _self: None)
+
+        async def wait() -> None:
+            websocket_connection(transport).keepalive_timeout()
+            assert not transport.abort.called
+            await asyncio.sleep(0.05)
+
+        asyncio.run(wait())
+
+        assert transport.abort.called
 
     def test_worker_runs_jobs_that_are_left_to_it(
         self,

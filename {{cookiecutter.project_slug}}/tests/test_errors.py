@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -24,6 +25,22 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     @app.get("/http-exception")
     async def http_exception() -> None:
         raise HTTPException(401, "Who are you?", headers={"WWW-Authenticate": "Bearer"})
+
+    @app.get("/large")
+    async def large() -> None:
+        raise HTTPException(413, "It is too large.")
+
+    @app.get("/group/{how}")
+    async def group(how: str) -> None:
+        async def fail() -> None:
+            raise AppError(418, "TEAPOT", "It is a teapot.")
+
+        async def crash() -> None:
+            raise RuntimeError("secret detail")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            tasks.create_task(fail() if how == "foreseen" else crash())
 
     @app.get("/crash")
     async def crash() -> None:
@@ -60,6 +77,20 @@ async def test_http_exception_keeps_its_headers(failing_client: httpx2.AsyncClie
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.json()["code"] == "UNAUTHORIZED"
     assert response.json()["detail"] == "Who are you?"
+
+
+async def test_name_of_a_status_is_that_of_the_standard(
+    failing_client: httpx2.AsyncClient,
+) -> None:
+    """Not that of the Python version."""
+    problem = (await failing_client.get("/large")).json()
+
+    assert (problem["code"], problem["title"]) == ("CONTENT_TOO_LARGE", "Content Too Large")
+
+
+@pytest.mark.parametrize(("how", "status"), [("foreseen", 418), ("unforeseen", 500)])
+async def test_error_in_a_task(failing_client: httpx2.AsyncClient, how: str, status: int) -> None:
+    assert (await failing_client.get(f"/group/{how}")).status_code == status
 
 
 async def test_crash_tells_nothing_and_is_logged_once(

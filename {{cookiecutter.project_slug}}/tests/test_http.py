@@ -1,9 +1,12 @@
 """What holds for every request and every response."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from app.main import create_app
 from app.settings import Settings
@@ -27,6 +30,40 @@ async def test_head_is_answered_like_get(client: httpx2.AsyncClient) -> None:
 
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["content-length"] == "15"
+
+
+async def test_head_of_a_stream_ends_it(settings: Settings) -> None:
+    app = create_app(settings)
+    ended: list[str] = []
+
+    @app.get("/ticks")
+    async def ticks() -> StreamingResponse:
+        async def forever() -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "tick"
+                    await asyncio.sleep(0)
+            finally:
+                ended.append("ticks")
+
+        return StreamingResponse(forever(), headers={"X-Name": "ticks"})
+
+    response = await create_client(app).head("/ticks")
+
+    assert (response.headers["x-name"], response.content) == ("ticks", b"")
+    assert ended == ["ticks"]
+
+
+async def test_head_of_a_route_that_reads_what_is_sent(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/echo")
+    async def echo(request: Request) -> Response:
+        return Response(headers={"X-Length": str(len(await request.body()))})
+
+    response = await create_client(app).request("HEAD", "/echo", content=b"hello")
+
+    assert response.headers["x-length"] == "5"
 
 
 async def test_browsers_are_told_to_be_careful(client: httpx2.AsyncClient) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
+from fastapi import WebSocketDisconnect as StarletteDisconnect
 from httpx2.websockets import WebSocketDisconnect, WebSocketUpgradeError
 from sqlalchemy.exc import TimeoutError  # noqa: A004
 
@@ -70,6 +71,33 @@ def socket_app(settings: Settings) -> FastAPI:
             await socket.close()
         raise errors[how]
 
+    @app.websocket("/task")
+    async def task(socket: WebSocket) -> None:
+        async def fail() -> None:
+            raise AppError(409, "CHAT_FULL", "The chat is full.")
+
+        await socket.accept()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            tasks.create_task(socket.receive_text())
+
+    @app.websocket("/json")
+    async def read_json(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_json()
+
+    @app.websocket("/of-another")
+    async def of_another(socket: WebSocket) -> None:
+        await socket.accept()
+        raise StarletteDisconnect(1006)
+
+    @app.websocket("/slow/{how}")
+    async def slow(socket: WebSocket, how: str) -> None:
+        await asyncio.sleep(0.05)
+        if how == "crash":
+            raise RuntimeError("secret detail")
+        await socket.accept()
+
     @app.websocket("/silent")
     async def silent(socket: WebSocket) -> None:
         """Forgets to accept it."""
@@ -118,7 +146,8 @@ class TestUser:
         self, socket_client: httpx2.AsyncClient, user: User, user_client: httpx2.AsyncClient
     ) -> None:
         _, _, token = user_client.headers["authorization"].partition(" ")
-        async with socket_client.websocket("/me", subprotocols=["bearer", token]) as socket:
+        protocols = ["bearer", token, "chat"]
+        async with socket_client.websocket("/me", subprotocols=protocols) as socket:
             assert socket.subprotocol == "bearer"  # else a browser would close it
             assert await socket.receive_text() == user.email
 
@@ -130,6 +159,7 @@ class TestUser:
             {"headers": {"Authorization": "Bearer wrong"}},
             {"subprotocols": ["bearer", "wrong"]},
             {"subprotocols": ["bearer"]},
+            {"subprotocols": ["chat", "bearer"]},
         ],
     )
     async def test_is_not_known(
@@ -187,6 +217,13 @@ class TestErrors:
     ) -> None:
         assert await end(socket_client, f"/fails/after/{how}") == expected
 
+    async def test_in_a_task(self, socket_client: httpx2.AsyncClient) -> None:
+        assert await end(socket_client, "/task") == (4409, "CHAT_FULL")
+
+    async def test_of_another_websocket(self, socket_client: httpx2.AsyncClient) -> None:
+        """As when it is sent to all, and one of them has gone."""
+        assert await end(socket_client, "/of-another") == (1011, "")
+
     @pytest.mark.parametrize("how", ["app", "crash"])
     async def test_after_it_was_closed(self, socket_client: httpx2.AsyncClient, how: str) -> None:
         assert await end(socket_client, f"/fails/late/{how}") == (1000, "")
@@ -219,6 +256,81 @@ class TestErrors:
             async with client.websocket("/crash"):
                 pass
         app.router.routes[:] = before
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("/echo/1", b"bytes"), ("/json", b"bytes"), ("/json", "{no json")]
+)
+async def test_message_that_the_route_cannot_read(
+    socket_client: httpx2.AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    message: str | bytes,
+) -> None:
+    async with socket_client.websocket(path) as socket:
+        send = socket.send_text if isinstance(message, str) else socket.send_bytes
+        await send(message)  # type: ignore[arg-type]
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await socket.receive_text()
+
+    assert caught.value.code == 1003
+    assert caplog.records == []
+
+
+class Gone:
+    """A server whose client has gone before it was answered."""
+
+    def __init__(self, app: FastAPI, path: str) -> None:
+        self.app = app
+        self.scope = {
+            "type": "websocket",
+            "path": path,
+            "query_string": b"",
+            "headers": [],
+            "subprotocols": [],
+            "scheme": "ws",
+            "extensions": {"websocket.http.response": {}},
+        }
+
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(self, message: Any) -> None:
+        raise OSError("the client has gone")
+
+    async def open(self) -> None:
+        await self.app(self.scope, self.receive, self.send)
+
+
+@pytest.mark.parametrize(("path", "errors"), [("/slow/accept", 0), ("/slow/crash", 1), ("/me", 0)])
+async def test_client_that_has_gone_before_it_is_answered(
+    socket_app: FastAPI,
+    database_isolation: Isolation,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    errors: int,
+) -> None:
+    await Gone(socket_app, path).open()
+
+    assert len(caplog.records) == errors
+
+
+@pytest.mark.parametrize("is_ending", [True, False])
+async def test_route_that_goes_on_when_the_server_ends(settings: Settings, is_ending: bool) -> None:
+    app = create_app(settings)
+    if is_ending:
+        app.state.shutdown.set()
+
+    @app.websocket("/endless")
+    async def endless(socket: WebSocket) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(Gone(app, "/endless").open())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert task.cancelled() is not is_ending
 
 
 @pytest.mark.parametrize("path", ["/echo/2", "/group"])

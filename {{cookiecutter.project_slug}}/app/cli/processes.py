@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,8 @@ from app.settings import load_settings
 
 # Requests in flight may take as long; with the delay and the jobs it is less than the 10 s of a container.
 GRACE = 6  # seconds
+
+APPLICATION = Path(__file__).parents[1]
 
 # A rolling restart is given up when a new process takes longer to start; uvicorn's 5 s are few for a small
 # container that serves meanwhile.
@@ -43,7 +46,9 @@ def serve(
         port=port,
         workers=workers,
         reload=reload,
+        reload_dirs=str(APPLICATION) if reload else None,
         http="app.cli.protocol:PatientProtocol",
+        ws="app.cli.protocol:DecisiveProtocol",
         ws_max_size=settings.max_body_size,
         timeout_graceful_shutdown=GRACE,
         timeout_worker_healthcheck=START_TIMEOUT,

@@ -1,8 +1,10 @@
-"""How connections end when a process of the server does."""
+"""How connections end."""
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -14,3 +16,20 @@ class PatientProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         self.loop.call_later(PATIENCE, super().shutdown)
+
+
+class DecisiveProtocol(WebSocketsSansIOProtocol):
+    """Ends WebSockets that uvicorn would keep: those whose handshake cannot be read, which would also keep the
+    server from ending as it should, and those whose client takes nothing of what is sent.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete:
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
+            self.transport.close()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.loop.call_later(PATIENCE, self.transport.abort)

@@ -1,5 +1,5 @@
 """Users. Other packages take from here what they need, and nothing from further inside."""
 
-from app.users.auth import CurrentSuperuser, CurrentUser
+from app.users.auth import CurrentSuperuser, CurrentUser, WebSocketUser
 
-__all__ = ["CurrentSuperuser", "CurrentUser"]
+__all__ = ["CurrentSuperuser", "CurrentUser", "WebSocketUser"]

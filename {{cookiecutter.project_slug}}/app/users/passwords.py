@@ -41,6 +41,8 @@ EXECUTOR = ThreadPoolExecutor(
 
 def check(password: str, email: str) -> None:
     """Raises `InvalidPasswordException` for what is tried first by whoever tries to get in."""
+    if re.search("[\ud800-\udfff]", password):
+        raise InvalidPasswordException("A password holds no halves of characters.")
     if len(password) < MINIMUM_LENGTH:
         raise InvalidPasswordException(f"A password has at least {MINIMUM_LENGTH} characters.")
     if len(password) > MAXIMUM_LENGTH:

@@ -72,7 +72,7 @@ class UserUpdate(schemas.BaseUserUpdate):
     is_active: bool = ABSENT
     is_superuser: bool = ABSENT
     is_verified: bool = ABSENT
-    current_password: str = ABSENT
+    current_password: Annotated[str, Field(max_length=1000)] = ABSENT
 
     def create_update_dict(self) -> dict[str, Any]:
         return self._without_current(super().create_update_dict())  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi_users.exceptions import UserAlreadyExists
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.database import violates_unique
@@ -33,13 +33,16 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
             raise
 
     async def update(self, user: User, update_dict: dict[str, Any]) -> User:
+        user_id = user.id
         try:
             return await super().update(user, update_dict)
         except IntegrityError as error:
             await self._explain(error)
             raise
-        except StaleDataError as error:
+        except (StaleDataError, InvalidRequestError) as error:  # before the commit, or just after
             await self.session.rollback()
+            if await self.get(user_id) is not None:
+                raise
             raise AppError(404, "USER_NOT_FOUND", "The user has just been deleted.") from error
 
     async def _explain(self, error: IntegrityError) -> None:

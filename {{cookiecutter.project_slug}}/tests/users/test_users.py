@@ -2,9 +2,10 @@ import httpx2
 import pytest
 from fastapi_users.exceptions import UserAlreadyExists
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import sessionmaker
 from app.errors import AppError
 from app.settings import Settings
 from app.users.manager import UserManager
@@ -184,4 +185,24 @@ class TestStoring:
         await session.commit()
 
         with pytest.raises(AppError, match="deleted"):
+            await UserDatabase(session, User).update(user, {"is_verified": True})
+
+    @pytest.mark.committed  # another connection deletes it
+    @pytest.mark.parametrize("is_gone", [True, False])
+    async def test_says_that_a_user_goes_just_now(
+        self, session: AsyncSession, user: User, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+    ) -> None:
+        """Between the commit and what reads the user again."""
+
+        async def refresh(_session: AsyncSession, instance: User) -> None:
+            if is_gone:
+                async with sessionmaker() as other:
+                    await other.execute(text("DELETE FROM users"))
+                    await other.commit()
+            raise InvalidRequestError("Could not refresh instance")
+
+        monkeypatch.setattr(AsyncSession, "refresh", refresh)
+
+        expected = AppError if is_gone else InvalidRequestError
+        with pytest.raises(expected):
             await UserDatabase(session, User).update(user, {"is_verified": True})
