@@ -284,10 +284,12 @@ class TestProcesses:
         assert len(ended) == 1
 
     def test_websockets_that_cannot_be_opened_are_closed(self) -> None:
-        transport = Mock(**{"get_extra_info.return_value": None})
+        transport = Mock(**{"get_extra_info.return_value": None, "is_closing.return_value": False})
 
         async def open_and_shut_down() -> None:
             connection = websocket_connection(transport)
+            websocket_connection(transport).shutdown()
+            transport.reset_mock()
             connection.data_received(b"GET / HTTP/1.1\r\n")
             assert not transport.write.called
             connection.data_received(b"Content-Length: 5\r\n\r\nhello")

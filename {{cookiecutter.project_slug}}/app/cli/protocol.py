@@ -25,10 +25,13 @@ class DecisiveProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_complete:
-            self.handshake_complete = self.close_sent = True
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
             self.transport.close()
+
+    def shutdown(self) -> None:
+        if self.conn.handshake_exc is None:  # else it is being closed
+            super().shutdown()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
