@@ -147,8 +147,8 @@ async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[Non
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """One session a request; what it did not commit is rolled back at the end.
 
-    In a WebSocket too, where that may be in an hour: until then a connection of the pool is taken, and on SQLite the
-    lock of all who write. Where it waits for its client, write `async with sessionmaker() as session` around each use.
+    In a WebSocket too, where that may be in an hour: until then a connection of the pool is taken, and whatever it has
+    locked stays so. Where it waits for its client, write `async with sessionmaker() as session` around each use.
     """
     async with sessionmaker() as session:
         if request.scope.get("method") in SAFE_METHODS:
