@@ -233,6 +233,15 @@ SYMPTOMS = {
 
                 await asyncio.create_task(other())
     """,
+    "Until then, these waited": """
+        import asyncio
+
+        import pytest
+
+        @pytest.mark.timeout(0.2)
+        async def test_it():
+            await asyncio.Event().wait()
+    """,
     "Timeout (>60.0s)": """
         import time
 

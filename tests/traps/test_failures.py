@@ -97,6 +97,9 @@ def test_what_is_left_open_is_named(copy_of_each: Project) -> None:
         inner.assert_says(name, re.escape(leak), kind="error")
     for name in ("rollback-sleep0", "committed-sleep0", "rollback-sleep1", "committed-sleep1"):
         inner.assert_says(f"test_hangs[{name}]", "Timeout")
+    for name in ("test_hangs[rollback-sleep0]", "test_hangs[committed-sleep0]"):
+        place = re.escape(line_of(FAILURES, "await waiting"))
+        inner.assert_says(name, rf"Until then, these waited:\n.* {place} in test_hangs")
     inner.assert_passed("test_leaves_a_thread_that_just_ends")
     inner.assert_passed("test_leaves_a_task_that_just_ends")
     inner.assert_passed(*(f"test_is_innocent[{number}]" for number in range(3)))
@@ -118,6 +121,76 @@ def test_order_workers_and_a_crash_do_not_matter(copy_of_each: Project) -> None:
 
     assert re.search(r"^2 failed, \d+ passed", result.stdout, re.MULTILINE), result.stdout
     assert "crashed while running 'tests/isolation/test_crash.py" in result.stdout
+
+
+HANGING = """
+    import asyncio
+
+    import pytest
+    from fastapi import FastAPI, WebSocket
+
+    from tests.fixtures.client import create_client
+
+    own = FastAPI()
+
+
+    @own.websocket("/deaf")
+    async def deaf(socket: WebSocket) -> None:
+        await socket.accept()
+        await listen(socket)
+
+
+    async def listen(socket: WebSocket) -> None:
+        async for _ in socket.iter_text():
+            pass
+
+
+    @pytest.fixture
+    async def never_ready() -> None:
+        await asyncio.Event().wait()  # in a fixture
+
+
+    async def wait() -> None:
+        await asyncio.Event().wait()  # in a task
+
+
+    @pytest.mark.timeout(0.5)
+    async def test_websocket(database_isolation) -> None:
+        async with create_client(own).websocket("/deaf") as socket:
+            await socket.receive_text()
+
+
+    @pytest.mark.timeout(0.5)
+    async def test_fixture(never_ready) -> None:
+        pass
+
+
+    @pytest.mark.timeout(0.5)
+    async def test_tasks() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(wait())
+
+
+    @pytest.mark.timeout(0.5)
+    def test_sync() -> None:
+        while True:
+            pass
+"""
+
+
+def test_what_hangs_is_named(project: Project) -> None:
+    inner = run_inner(project, HANGING)
+
+    for name, kind, codes in (
+        ("test_websocket", "failed", ("in socket.iter_text()", "socket.receive_text()")),
+        ("test_fixture", "error", ("# in a fixture",)),
+        ("test_tasks", "failed", ("# in a task", "asyncio.TaskGroup()")),
+    ):
+        inner.assert_says(name, "Until then, these waited:", kind=kind)
+        for code in codes:
+            inner.assert_says(name, f"{re.escape(line_of(HANGING, code))} in ", kind=kind)
+    inner.assert_says("test_sync", "Timeout")
+    assert "these waited" not in inner["test_sync"].text
 
 
 SEALED = """

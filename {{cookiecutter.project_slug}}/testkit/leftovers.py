@@ -138,6 +138,30 @@ def _describe(task: Task) -> str:
     return f"{what} {TASKS.get(task, UNKNOWN)}"
 
 
+def waiting_places(loop: asyncio.AbstractEventLoop, earlier: set[Task]) -> Iterator[str]:
+    """Where each task that is newer than `earlier` waits: its innermost line in the project."""
+    for task in asyncio.all_tasks(loop) - earlier:
+        place = None
+        waiting: Any = task.get_coro()
+        while waiting is not None:
+            code, frame, following = _suspended(waiting)
+            if frame is not None and is_ours(code.co_filename):
+                place = f"{relative(code.co_filename)}:{frame.f_lineno} in {code.co_name}"
+            waiting = following
+        if place is not None:
+            yield place
+
+
+def _suspended(waiting: Any) -> tuple[Any, Any, Any]:
+    """The code and the frame of a coroutine or generator, and what it waits for itself."""
+    for kind, inner in (("cr", "cr_await"), ("ag", "ag_await"), ("gi", "gi_yieldfrom")):
+        if hasattr(waiting, inner):
+            found = (f"{kind}_code", f"{kind}_frame", inner)
+            code, frame, following = (getattr(waiting, name) for name in found)
+            return code, frame, following
+    return None, None, None
+
+
 def observe_threads() -> Callable[[], None]:
     """From now on it is known which threads the project starts, and where. Returns what ends it."""
     start, sleep = threading.Thread.start, time.sleep

@@ -18,6 +18,7 @@ from testkit.leftovers import (
     forget_threads,
     observe_tasks,
     observe_threads,
+    waiting_places,
 )
 from testkit.portal import share_loop
 from testkit.resets import reset_all
@@ -25,6 +26,7 @@ from testkit.resets import reset_all
 SET_UP = pytest.StashKey[dict[str, Any]]()
 EARLIER_TASKS = pytest.StashKey[set[asyncio.Task[Any]]]()
 NEVER_AWAITED = "was never awaited"
+OF_TIMEOUT = "from pytest-timeout"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -95,23 +97,31 @@ def nothing_left_running(request: pytest.FixtureRequest) -> None:
     reset_all()
 
 
-def _judged() -> Generator[None, object, object]:
+def _judged(item: pytest.Item) -> Generator[None, object, object]:
     """Fails the phase of a test in which something was wrong, with nothing but the sentences."""
     try:
         result = yield
     except BaseException as error:
         for fault in take_faults():
             error.add_note(fault)
+        if OF_TIMEOUT in str(error) and (places := _waiting_places(item)):
+            error.add_note("\n  ".join(["Until then, these waited:", *places]))
         raise
     if faults := take_faults():
         pytest.fail("\n".join(faults), pytrace=False)
     return result
 
 
+def _waiting_places(item: pytest.Item) -> list[str]:
+    """All that pytest-timeout itself can see of a test that waits is the event loop."""
+    loop: asyncio.AbstractEventLoop | None = item.config.stash.get(SET_UP, {}).get("session_loop")
+    return [] if loop is None else sorted(waiting_places(loop, item.stash.get(EARLIER_TASKS, set())))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     _forget_the_last_error()
-    return (yield from _judged())
+    return (yield from _judged(item))
 
 
 def _forget_the_last_error() -> None:
@@ -126,13 +136,13 @@ def _forget_the_last_error() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    return (yield from _judged())
+    return (yield from _judged(item))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     try:
-        return (yield from _judged())
+        return (yield from _judged(item))
     finally:
         earlier = item.stash.get(EARLIER_TASKS, None)
         if earlier is not None:
