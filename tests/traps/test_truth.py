@@ -253,6 +253,67 @@ def test_what_is_forgotten_fails(copy_of_each: Project) -> None:
     )
 
 
+OUTSIDE = """
+    import pytest
+    from fastapi import FastAPI
+    from sqlalchemy import text
+
+    from app.database import SessionDep
+    from app.services.email import Email, EmailDep
+    from tests.fixtures.client import create_client
+    from tests.fixtures.mock_services import SERVICES, FakeEmail
+
+    own = FastAPI()
+    own.state.services = SERVICES
+    EMAIL = Email(to="ada@example.com", subject="Hello", body="It is open.")
+
+
+    @own.post("/sends")
+    async def sends(session: SessionDep, email: EmailDep) -> None:
+        await session.execute(text("SELECT 1"))  # begun here
+        await email.send(EMAIL)  # called here
+
+
+    @own.post("/reads")
+    async def reads(session: SessionDep, email: EmailDep) -> list[str]:
+        await session.execute(text("SELECT 1"))
+        return [name async for name in email.names()]  # read here
+
+
+    @own.post("/commits")
+    async def commits(session: SessionDep, email: EmailDep) -> None:
+        await session.execute(text("SELECT 1"))
+        await session.commit()
+        await email.send(EMAIL)
+
+
+    async def names(self):
+        yield "ada"
+
+
+    @pytest.mark.parametrize("path", ["sends", "reads", "commits"])
+    async def test_calls(database_isolation, monkeypatch, path):
+        monkeypatch.setattr(FakeEmail, "names", names, raising=False)
+        assert (await create_client(own).post(f"/{path}")).status_code == 200
+"""
+
+
+def test_service_outside_that_is_called_within_a_transaction(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, OUTSIDE)
+
+    begun = re.escape(line_of(OUTSIDE, "# begun here"))
+    for path, method, code in (
+        ("sends", "send", "# called here"),
+        ("reads", "names", "# read here"),
+    ):
+        called = re.escape(line_of(OUTSIDE, code))
+        inner.assert_says(
+            f"test_calls[{path}]", f"`email.{method}` is called, at {called}, while the"
+        )
+    inner.assert_says("test_calls[sends]", f"begun at {begun} is open")
+    inner.assert_passed("test_calls[commits]")
+
+
 WAITING = """
     import asyncio
     from collections.abc import AsyncIterable, AsyncIterator
