@@ -141,14 +141,6 @@ def install_error_handlers(app: FastAPI) -> None:
     def on_app_error(_connection: HTTPConnection, error: AppError) -> ProblemResponse:
         return problem(error.status, error.detail, code=error.code, headers=error.headers)
 
-    @answers(app, ExceptionGroup)
-    def on_group(connection: HTTPConnection, group: ExceptionGroup[Exception]) -> ProblemResponse:
-        """What the tasks of an `asyncio.TaskGroup` have raised: the first of them is the answer."""
-        foreseen = [error for error in leaves(group) if isinstance(error, AppError)]
-        if len(foreseen) < len(list(leaves(group))):
-            raise group
-        return on_app_error(connection, foreseen[0])
-
     @answers(app, HTTPException)
     def on_http_exception(connection: HTTPConnection, error: HTTPException) -> ProblemResponse:
         # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
@@ -162,6 +154,16 @@ def install_error_handlers(app: FastAPI) -> None:
         elif error.status_code == 405:
             headers["Allow"] = ", ".join(connection.app.state.allowed_methods(connection.url.path))
         return problem(error.status_code, detail, code=code, headers=headers)
+
+    @answers(app, ExceptionGroup)
+    def on_group(connection: HTTPConnection, group: ExceptionGroup[Exception]) -> ProblemResponse:
+        """What the tasks of an `asyncio.TaskGroup` have raised: the first of them is the answer."""
+        errors = list(leaves(group))
+        if not all(isinstance(error, (AppError, HTTPException)) for error in errors):
+            raise group
+        first: Any = errors[0]
+        respond = on_app_error if isinstance(first, AppError) else on_http_exception
+        return respond(connection, first)
 
     @answers(app, RequestValidationError, WebSocketRequestValidationError)
     def on_invalid_request(

@@ -46,7 +46,7 @@ class WebSocketConventions:
         async def send_and_note(message: Message) -> None:
             nonlocal has_left
             if message["type"] == "websocket.accept" and BEARER in scope["subprotocols"]:
-                message["subprotocol"] = message["subprotocol"] or BEARER
+                message["subprotocol"] = message.get("subprotocol") or BEARER
             try:
                 await send(message)
             except OSError as error:

@@ -33,6 +33,8 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     @app.get("/group/{how}")
     async def group(how: str) -> None:
         async def fail() -> None:
+            if how == "in another way":
+                raise HTTPException(404, "There is none.")
             raise AppError(418, "TEAPOT", "It is a teapot.")
 
         async def crash() -> None:
@@ -40,7 +42,7 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(fail())
-            tasks.create_task(fail() if how == "foreseen" else crash())
+            tasks.create_task(crash() if how == "unforeseen" else fail())
 
     @app.get("/crash")
     async def crash() -> None:
@@ -88,7 +90,9 @@ async def test_name_of_a_status_is_that_of_the_standard(
     assert (problem["code"], problem["title"]) == ("CONTENT_TOO_LARGE", "Content Too Large")
 
 
-@pytest.mark.parametrize(("how", "status"), [("foreseen", 418), ("unforeseen", 500)])
+@pytest.mark.parametrize(
+    ("how", "status"), [("foreseen", 418), ("in another way", 404), ("unforeseen", 500)]
+)
 async def test_error_in_a_task(failing_client: httpx2.AsyncClient, how: str, status: int) -> None:
     assert (await failing_client.get(f"/group/{how}")).status_code == status
 
