@@ -115,7 +115,9 @@ def _judged(item: pytest.Item) -> Generator[None, object, object]:
 def _waiting_places(item: pytest.Item) -> list[str]:
     """All that pytest-timeout itself can see of a test that waits is the event loop."""
     loop: asyncio.AbstractEventLoop | None = item.config.stash.get(SET_UP, {}).get("session_loop")
-    return [] if loop is None else sorted(waiting_places(loop, item.stash.get(EARLIER_TASKS, set())))
+    if loop is None:
+        return []
+    return sorted(waiting_places(loop, item.stash.get(EARLIER_TASKS, set())))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
