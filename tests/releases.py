@@ -79,7 +79,7 @@ def make_older(template: Template) -> None:
         '"""Raise it anywhere in the application; the client gets it as a problem document.',
         '"""Raise it; the client gets it.',
     )
-    template.edit(f"{PROJECT}/app/errors.py", "detail=detail\n    )", 'detail=detail or ""\n    )')
+    template.edit(f"{PROJECT}/app/errors.py", "detail=detail)", 'detail=detail or "")')
     repository = f"{PROJECT}/app/products/repository.py"
     template.edit(repository, '"""All', '"""Once upon a time: all')
     (template.path / "CHANGELOG.md").write_text("# Changelog\n\n## Before\n\n- The beginning.\n")

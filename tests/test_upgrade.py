@@ -254,7 +254,7 @@ class TestConflicts:
         assert result.returncode == 2
         if when == "before the first commit":
             assert "\n  app/errors.py.rej\n" in result.stdout
-            assert "-        title=standard.phrase" in linked.read("app/errors.py.rej")
+            assert "-    problem = Problem(title=title" in linked.read("app/errors.py.rej")
             ours = linked.read("app/errors.py")
         else:
             assert "\n  app/errors.py\n" in result.stdout
