@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from httpx2.websockets import WebSocketDisconnect, WebSocketSession, WebSocketUpgradeError
 
-from tests.conftest import Project
+from tests.conftest import Project, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import Service, running
 
@@ -20,7 +20,7 @@ from app.errors import AppError
 from app.services.email import EmailDep
 from app.settings import SettingsDep
 from app.throttle import ThrottleDep
-from app.users.auth import WebSocketUser
+from app.users import WebSocketUser
 
 sockets = APIRouter()
 ROUTERS = (*ROUTERS, sockets)
@@ -76,7 +76,7 @@ UNREADABLE = b"\r\n".join(
 )
 
 
-@pytest.mark.parametrize("each_project", ["sqlite"], indirect=True)
+@sqlite_first
 def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:
     routers = copy_of_each.path / "app" / "api.py"
     routers.write_text(routers.read_text() + ROUTES)

@@ -52,10 +52,11 @@ class AccessLog:
 
             async def send_with_id(message: Message) -> None:
                 nonlocal status
-                if message["type"] in ANSWERS:
+                is_answer = message["type"] in ANSWERS
+                if is_answer:
                     message["headers"] = [*message["headers"], (b"x-request-id", work.id.encode())]
                 await send(message)
-                if message["type"] in ANSWERS:
+                if is_answer:
                     status = message.get("status", 101)
                 elif message["type"] == "websocket.close" and status != 101:
                     status = 403  # as the server makes of it

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.errors import Problem
+from app.errors import NAMES, Problem
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 # What every route may answer, beside its own: a NUL in the URL or a body that is no JSON, and values
 # that are not valid.
-EVERYWHERE = {"400": "Bad Request", "422": "Unprocessable Entity"}
+EVERYWHERE = {"400": "Bad Request", "422": "Unprocessable Content"}
 WITH_BODY = {"413": "Content Too Large"}
 WITH_USER = {"401": "Unauthorized"}
 
@@ -44,6 +44,9 @@ def document(schema: dict[str, Any]) -> None:
             for status, response in responses.items():
                 if status >= "400":
                     response["content"] = PROBLEM
+            for number, (_, title) in NAMES.items():
+                if named := responses.get(str(number)):
+                    named["description"] = title
 
 
 @cache

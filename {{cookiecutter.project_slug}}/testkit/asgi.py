@@ -154,9 +154,10 @@ class Exchange:
         for name, value in start.get("headers", []):
             is_valid = FIELD_NAME.fullmatch(name) and not CONTROL_CHARACTER.search(value)
             assert is_valid, f"the application sends what is no header: {name!r}: {value!r}"
-            if name.lower() == b"content-length":
+            field = name.lower()
+            if field == b"content-length":
                 missing = int(value)
-            elif name.lower() == b"content-type":
+            elif field == b"content-type":
                 self._is_event_stream = value.startswith(b"text/event-stream")
         self._missing = None if self._is_head else missing
         self._start = start

@@ -136,4 +136,7 @@ async def test_unknown_routes(
 
 async def test_documentation(failing_client: httpx2.AsyncClient) -> None:
     assert (await failing_client.get("/docs")).status_code == 200
-    assert "/api/v1/users/me" in (await failing_client.get("/openapi.json")).json()["paths"]
+    paths = (await failing_client.get("/openapi.json")).json()["paths"]
+    responses = paths["/api/v1/users/me"]["patch"]["responses"]
+    named = {status: responses[status]["description"] for status in ("413", "422")}
+    assert named == {"413": "Content Too Large", "422": "Unprocessable Content"}

@@ -17,7 +17,7 @@ from app.main import create_app
 from app.services.email import Email, EmailDep
 from app.settings import Settings, SettingsDep
 from app.throttle import ThrottleDep
-from app.users.auth import WebSocketUser
+from app.users import WebSocketUser
 from app.users.models import User
 from testkit.isolation import Isolation
 from tests.fixtures.client import create_client
@@ -244,9 +244,11 @@ class TestErrors:
         assert record.exc_info
         assert str(record.exc_info[1]) == "secret detail"
 
-    async def test_fail_the_test(self, client: httpx2.AsyncClient, app: FastAPI) -> None:
+    async def test_fail_the_test(
+        self, client: httpx2.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """For the fixture `client`."""
-        before = list(app.router.routes)
+        monkeypatch.setattr(app.router, "routes", [*app.router.routes])
 
         @app.websocket("/crash")
         async def crash(socket: WebSocket) -> None:
@@ -255,7 +257,6 @@ class TestErrors:
         with pytest.raises(RuntimeError, match="foreseen"):
             async with client.websocket("/crash"):
                 pass
-        app.router.routes[:] = before
 
 
 @pytest.mark.parametrize(

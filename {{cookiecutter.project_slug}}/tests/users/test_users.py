@@ -1,3 +1,5 @@
+import json
+
 import httpx2
 import pytest
 from fastapi_users.exceptions import UserAlreadyExists
@@ -17,6 +19,19 @@ from tests.fixtures.fast_auth import PASSWORD
 
 
 class TestMe:
+    async def test_refuses_half_a_character(self, user_client: httpx2.AsyncClient) -> None:
+        """Which JSON can hold, and no hash."""
+        for password, current, status in (
+            ("half a character \ud800", PASSWORD, 400),
+            ("another horse battery staple", "\ud800", 422),
+        ):
+            response = await user_client.patch(
+                "/api/v1/users/me",
+                content=json.dumps({"password": password, "current_password": current}),
+                headers={"Content-Type": "application/json"},
+            )
+            assert response.status_code == status
+
     async def test_reads_the_own_account(self, user_client: httpx2.AsyncClient, user: User) -> None:
         response = await user_client.get("/api/v1/users/me")
 
