@@ -165,7 +165,10 @@ class TestUser:
     async def test_is_not_known(
         self, socket_client: httpx2.AsyncClient, options: dict[str, Any]
     ) -> None:
-        assert (await refusal(socket_client, "/me", **options)).status_code == 401
+        response = await refusal(socket_client, "/me", **options)
+
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
 
     async def test_is_not_active(
         self,

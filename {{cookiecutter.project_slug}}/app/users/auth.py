@@ -4,14 +4,13 @@ import uuid
 from typing import Annotated
 
 import jwt
-from fastapi import Depends, WebSocket
+from fastapi import Depends, HTTPException, WebSocket
 from fastapi_users import FastAPIUsers
 from fastapi_users.authentication import AuthenticationBackend, BearerTransport, JWTStrategy
 from fastapi_users.exceptions import InvalidID
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
 from app.database import sessionmaker
-from app.errors import AppError
 from app.settings import Settings, SettingsDep
 from app.users.manager import UserManager, get_user_manager
 from app.users.models import User
@@ -66,15 +65,14 @@ CurrentUser = Annotated[User, Depends(current_user)]
 CurrentSuperuser = Annotated[User, Depends(current_superuser)]
 
 
-async def websocket_user(socket: WebSocket, settings: SettingsDep) -> User:
+async def websocket_user(socket: WebSocket, strategy: StrategyDep, settings: SettingsDep) -> User:
     """Who opens the WebSocket. Read in a session that ends at once: see `app.database.get_session`."""
-    strategy = create_jwt_strategy(settings)
     async with sessionmaker() as session:
         await session.connection(execution_options={"read_only": True})
         manager = UserManager(UserDatabase(session, User), settings)
         user = await strategy.read_token(bearer_token(socket), manager)
     if user is None or not user.is_active:
-        raise AppError(401, "UNAUTHORIZED", "Only for users who are logged in.")
+        raise HTTPException(401, "Only for users who are logged in.")
     return user
 
 
