@@ -97,7 +97,7 @@ def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) ->
         assert refusal(service, "me/many", **as_a_program) == 422
         assert refusal(service, "fails/before") == 409
         assert refusal(service, "silent") == 500
-        assert refusal(service, "nowhere") == 403
+        assert refusal(service, "nowhere") == 404
         with service.client.websocket("/api/v1/fails/after") as websocket:
             assert end_of(websocket) == (4409, "CHAT_FULL")
         with service.client.websocket("/api/v1/fails/unforeseen") as websocket:
@@ -114,7 +114,7 @@ def test_websockets(copy_of_each: Project, database_url: str, tmp_path: Path) ->
             "WEBSOCKET /api/v1/me/{count} 422",
             "WEBSOCKET /api/v1/fails/{when} 409",
             "WEBSOCKET /api/v1/silent 500",
-            "WEBSOCKET - 403",
+            "WEBSOCKET - 404",
             *["WEBSOCKET /api/v1/fails/{when} 101"] * 2,
         ]
         wait_until(lambda: len(lines(service)) == len(expected), 5)

@@ -50,6 +50,15 @@ NAMES = {
 }
 
 
+def names_of(status: int) -> tuple[str, str]:
+    """For programs, and for people; services and proxies have statuses of their own."""
+    try:
+        standard = HTTPStatus(status)
+    except ValueError:
+        return f"STATUS_{status}", f"Status {status}"
+    return NAMES.get(status, (standard.name, standard.phrase))
+
+
 class Problem(BaseModel):
     type: str = "about:blank"
     title: str
@@ -86,8 +95,7 @@ def problem(
     **members: Any,
 ) -> ProblemResponse:
     """The response itself, for what cannot raise an `AppError`. `members` are added to the document."""
-    standard = HTTPStatus(status)
-    name, title = NAMES.get(status, (standard.name, standard.phrase))
+    name, title = names_of(status)
     problem = Problem(title=title, status=status, code=code or name, detail=detail)
     response = ProblemResponse(
         problem.model_dump() | jsonable_encoder(members), status_code=status, headers=headers

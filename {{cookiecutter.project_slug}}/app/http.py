@@ -5,6 +5,7 @@ from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import SAFE_METHODS
@@ -21,13 +22,69 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
 )
 ENCRYPTED_HEADERS = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
-CONTENT_SECURITY_POLICY = HEADERS[1]
 CLOSE = (b"connection", b"close")  # the next request of the client goes to another process
+PROBES = "/health/"
+
+
+class SecurityHeaders:
+    """Browsers are told to be careful, whoever answers. They go first, so that what refuses a request has them too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = scope["app"]  # one that is mounted puts itself there
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = [*message.get("headers", ())]
+                message["headers"] = headers + missing_headers(scope, dict(headers))
+                if app.state.shutdown.is_set() and scope.get("http_version") in ("1.0", "1.1"):
+                    message["headers"].append(CLOSE)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def missing_headers(scope: Scope, present: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """What a response with these headers lacks."""
+    wanted = ENCRYPTED_HEADERS if scope["scheme"] in ("https", "wss") else HEADERS
+    unwanted = set(present)
+    if present.get(b"content-type", b"").startswith(b"text/html"):  # the documentation
+        unwanted.add(b"content-security-policy")
+    return [header for header in wanted if header[0] not in unwanted]
+
+
+class NamedHosts:
+    """Requests under another name are refused, but for probes, which ask for an address.
+
+    Starlette's middleware decides it; its own refusal would be plain text.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: list[str]) -> None:
+        self.app = app
+        self.allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chosen: ASGIApp = problem(400, "The API is not called by this name.", code="UNKNOWN_HOST")
+        if scope["type"] == "lifespan" or scope["path"].startswith(PROBES):
+            chosen = self.app
+
+        async def choose(*_: object) -> None:
+            nonlocal chosen
+            chosen = self.app
+
+        async def send_nothing(_: Message) -> None:
+            pass
+
+        check = TrustedHostMiddleware(choose, self.allowed_hosts, www_redirect=False)
+        await check(scope, receive, send_nothing)
+        await chosen(scope, receive, send)
 
 
 class Conventions:
-    """HEAD is answered where GET is, no NUL and no huge body gets further, browsers are told to be
-    careful, and errors that nobody has foreseen are answered like any other, and reported once.
+    """HEAD is answered where GET is, no NUL and no huge body gets further, and errors that nobody has
+    foreseen are answered like any other, and reported once.
 
     Starlette would answer them and raise them again, so that the server logs them a second time and
     closes the connection, with the next request of the client on it.
@@ -41,23 +98,14 @@ class Conventions:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        method = scope["method"]
-        is_ending: asyncio.Event = scope["app"].state.shutdown
+        method, app = scope["method"], scope["app"]
         has_started = False
         has_head = asyncio.Event()  # the client, which wants no more
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                headers = message["headers"]
-                present = dict(headers)
-                wanted = ENCRYPTED_HEADERS if scope["scheme"] == "https" else HEADERS
-                headers += [header for header in wanted if header[0] not in present]
-                if is_ending.is_set() and scope["http_version"] in ("1.0", "1.1"):
-                    headers.append(CLOSE)
-                if present.get(b"content-type", b"").startswith(b"text/html"):  # the documentation
-                    headers.remove(CONTENT_SECURITY_POLICY)
             elif method == "HEAD":
                 if has_head.is_set():
                     return
@@ -75,15 +123,15 @@ class Conventions:
         try:
             if method == "HEAD":
                 receive = partial(receive_until, has_head, receive)
-            await inner(as_get, receive, send_with_headers)
+            await inner(as_get, receive, send_and_note)
             if method == "HEAD":
                 scope.update(as_get, method=method)  # the log wants to know the route
         except Exception as error:
             if has_started:  # only a broken connection tells the client that this is not all of it
                 raise
             answer = problem(500, "Something went wrong on our side.")
-            await answer(scope, receive, send_with_headers)
-            scope["app"].state.report_error(error)
+            await answer(scope, receive, send_and_note)
+            app.state.report_error(error)
 
 
 async def receive_until(gone: asyncio.Event, receive: Receive) -> Message:
@@ -121,6 +169,5 @@ def install_conventions(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
         )
     if settings.allowed_hosts != ["*"]:
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts)
+        app.add_middleware(NamedHosts, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(SecurityHeaders)

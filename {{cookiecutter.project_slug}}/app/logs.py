@@ -58,8 +58,6 @@ class AccessLog:
                 await send(message)
                 if is_answer:
                     status = message.get("status", 101)
-                elif message["type"] == "websocket.close" and status != 101:
-                    status = 403  # as the server makes of it
 
             try:
                 await self.app(scope, receive, send_with_id)

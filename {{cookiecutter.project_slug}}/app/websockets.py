@@ -35,6 +35,7 @@ class WebSocketConventions:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
+        app = scope["app"]  # one that is mounted puts itself there
         has_left = False
 
         async def receive_and_note() -> Message:
@@ -53,15 +54,26 @@ class WebSocketConventions:
                 has_left = True
                 raise WebSocketDisconnect(1006) from error
 
+        async def send_or_deny(message: Message) -> None:
+            """In place of a WebSocket that is closed before it is accepted, a server answers 403 and no more."""
+            is_denied = message["type"] == "websocket.close"
+            if is_denied and socket.application_state is WebSocketState.CONNECTING:
+                is_found = "endpoint" in scope
+                detail = message.get("reason") or "The WebSocket was refused."
+                denial = problem(403, detail) if is_found else problem(404, "Not Found")
+                await denial(scope, socket.receive, socket.send)
+            else:
+                await socket.send(message)
+
         # It knows how far they have come.
         socket = WebSocket(scope, receive_and_note, send_and_note)
         inner = problem(400, "The URL holds a NUL.") if holds_nul(scope) else self.app
         try:
-            await inner(scope, socket.receive, socket.send)
+            await inner(scope, socket.receive, send_or_deny)
             if socket.application_state is WebSocketState.CONNECTING:
                 raise RuntimeError("The route has neither accepted the WebSocket nor closed it.")
         except asyncio.CancelledError:
-            if not scope["app"].state.shutdown.is_set():  # else the server waits no longer
+            if not app.state.shutdown.is_set():  # else the server waits no longer
                 raise
         except Exception as error:
             errors = list(leaves(error))
@@ -77,7 +89,7 @@ class WebSocketConventions:
                 elif socket.application_state is WebSocketState.CONNECTING:
                     answer = problem(500, "Something went wrong on our side.")
                     await answer(scope, receive, send_and_note)
-            scope["app"].state.report_error(error)
+            app.state.report_error(error)
 
 
 def is_unreadable(error: Exception) -> bool:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -6,7 +7,7 @@ import pytest
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
 
-from app.errors import AppError
+from app.errors import AppError, problem
 from app.main import create_app
 from app.settings import Settings
 from app.users.store import UserDatabase
@@ -88,6 +89,12 @@ async def test_name_of_a_status_is_that_of_the_standard(
     problem = (await failing_client.get("/large")).json()
 
     assert (problem["code"], problem["title"]) == ("CONTENT_TOO_LARGE", "Content Too Large")
+
+
+async def test_status_without_a_name() -> None:
+    document = json.loads(bytes(problem(499, "The client has gone.").body))
+
+    assert (document["code"], document["title"]) == ("STATUS_499", "Status 499")
 
 
 @pytest.mark.parametrize(

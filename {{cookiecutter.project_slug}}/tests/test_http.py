@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
-from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
 
 from app.main import create_app
 from app.settings import Settings
@@ -85,6 +85,33 @@ async def test_documentation_may_run_its_scripts(client: httpx2.AsyncClient) -> 
     assert "content-security-policy" not in (await client.get("/docs")).headers
 
 
+async def test_page_may_have_a_policy_of_its_own(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/page")
+    async def page() -> HTMLResponse:
+        return HTMLResponse("hello", headers={"Content-Security-Policy": "default-src 'self'"})
+
+    response = await create_client(app).get("/page")
+
+    assert response.headers.get_list("content-security-policy") == ["default-src 'self'"]
+
+
+async def test_mounted_application_has_the_headers_too(settings: Settings) -> None:
+    app = create_app(settings)
+    mounted = FastAPI()
+    app.mount("/admin", mounted)
+
+    @mounted.get("/")
+    async def home() -> str:
+        return "hello"
+
+    response = await create_client(app).get("/admin/")
+
+    assert response.status_code == 200
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_documentation_is_for_developers(
     configured: Callable[..., httpx2.AsyncClient],
 ) -> None:
@@ -135,8 +162,17 @@ async def test_only_named_hosts_are_answered(
 ) -> None:
     client = configured(allowed_hosts=["api.example.com"])
 
-    assert (await client.get("http://api.example.com/health/live")).status_code == 200
-    assert (await client.get("http://evil.example.com/health/live")).status_code == 400
+    assert (await client.get("http://api.example.com/nowhere")).status_code == 404
+    refused = await client.get("http://evil.example.com/nowhere")
+    assert refused.status_code == 400
+    assert refused.json()["code"] == "UNKNOWN_HOST"
+    assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_probes_ask_for_an_address(configured: Callable[..., httpx2.AsyncClient]) -> None:
+    client = configured(allowed_hosts=["api.example.com"])
+
+    assert (await client.get("http://10.1.2.3:8000/health/live")).status_code == 200
 
 
 async def test_other_origins_are_let_in_by_name(
@@ -149,6 +185,7 @@ async def test_other_origins_are_let_in_by_name(
             REGISTER, headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
         )
         assert ("access-control-allow-origin" in response.headers) == allowed
+        assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

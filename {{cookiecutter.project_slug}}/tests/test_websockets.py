@@ -98,6 +98,17 @@ def socket_app(settings: Settings) -> FastAPI:
             raise RuntimeError("secret detail")
         await socket.accept()
 
+    @app.websocket("/closed")
+    async def closed(socket: WebSocket) -> None:
+        await socket.close(1008, "The chat is over.")
+
+    mounted = FastAPI()
+    app.mount("/mounted", mounted)
+
+    @mounted.websocket("/crash")
+    async def crash(socket: WebSocket) -> None:
+        raise RuntimeError("secret detail")
+
     @app.websocket("/silent")
     async def silent(socket: WebSocket) -> None:
         """Forgets to accept it."""
@@ -194,6 +205,9 @@ class TestErrors:
             ("/silent", 500, "INTERNAL_SERVER_ERROR"),
             ("/echo/many", 422, "INVALID_REQUEST"),
             ("/echo/1?name=%00", 400, "BAD_REQUEST"),
+            ("/nowhere", 404, "NOT_FOUND"),
+            ("/closed", 403, "FORBIDDEN"),
+            ("/mounted/crash", 500, "INTERNAL_SERVER_ERROR"),
         ],
     )
     async def test_before_it_is_accepted(
@@ -203,6 +217,7 @@ class TestErrors:
 
         assert response.status_code == status
         assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["x-content-type-options"] == "nosniff"
         assert response.json()["code"] == code
         assert "secret" not in response.text
 
@@ -354,7 +369,8 @@ async def test_client_that_leaves_is_no_error(
     [
         ("/echo/1?token=secret", "WEBSOCKET /echo/{count} 101"),
         ("/fails/before/app", "WEBSOCKET /fails/{when}/{how} 409"),
-        ("/nowhere", "WEBSOCKET - 403"),
+        ("/nowhere", "WEBSOCKET - 404"),
+        ("/closed", "WEBSOCKET /closed 403"),
     ],
 )
 async def test_line_in_the_log(
