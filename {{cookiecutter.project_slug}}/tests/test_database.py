@@ -1,4 +1,5 @@
 import logging
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -39,6 +40,20 @@ async def test_moments_are_in_utc(session: AsyncSession) -> None:
     assert stored == noon
     assert stored is not None
     assert stored.tzinfo is UTC
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed")
+async def test_moment_without_a_zone_is_in_utc(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noon = datetime(2030, 1, 1, 12)  # noqa: DTZ001
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        stored = await session.scalar(select(literal(noon, UTCDateTime)))
+    time.tzset()
+
+    assert stored == noon.replace(tzinfo=UTC)
 
 
 async def answer_to(error: Exception, settings: Settings) -> httpx2.Response:
