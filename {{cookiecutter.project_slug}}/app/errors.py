@@ -160,7 +160,8 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.status_code == 401:
             headers.setdefault("WWW-Authenticate", "Bearer")
         elif error.status_code == 405:
-            headers["Allow"] = ", ".join(connection.app.state.allowed_methods(connection.url.path))
+            methods = connection.app.state.allowed_methods(connection.url.path)
+            headers |= {"Allow": ", ".join(methods)} if methods else {}
         return problem(error.status_code, detail, code=code, headers=headers)
 
     @answers(app, ExceptionGroup)
