@@ -1,13 +1,14 @@
 """What every model and every request needs from the database."""
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI
-from sqlalchemy import BigInteger, DateTime, Dialect, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Enum, MetaData, TypeDecorator
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
@@ -25,10 +26,10 @@ from app.errors import OutageError, ProblemResponse, answers, problem
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
-    "ix": "ix_%(column_0_label)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -46,8 +47,16 @@ def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> b
     )
 
 
+# As text on every database: a type of its own, as PostgreSQL has it, is no part of a table, and migrations would have
+# to make, extend and drop it by hand.
+ENUM = Enum(enum.Enum, native_enum=False, length=50)
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {enum.Enum: ENUM, Literal: ENUM}  # noqa: RUF012
+    # What the database computes comes back with the statement: an attribute access must never need the database.
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012
 
 
 def utc_now() -> datetime:
@@ -150,14 +159,15 @@ async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[Non
 
 
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    """One session a request; what it did not commit is rolled back at the end.
+    """One session a request; what it did not commit is rolled back at the end. That of a GET is meant to read.
 
     In a WebSocket too, where that may be in an hour: until then a connection of the pool is taken, and whatever it has
     locked stays so. Where it waits for its client, write `async with sessionmaker() as session` around each use.
     """
     async with sessionmaker() as session:
         if request.scope.get("method") in SAFE_METHODS:
-            await session.connection(execution_options={"read_only": True})
+            engine: Any = session.sync_session.bind
+            session.sync_session.bind = engine.execution_options(read_only=True)
         yield session
 
 

@@ -1,5 +1,8 @@
 """How this service connects to PostgreSQL."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -11,6 +14,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
+LOOK_INTERVAL = 0.1  # seconds
 
 
 # Classes of SQLSTATE: no connection, no resources, an operator (or a restart) has intervened.
@@ -90,6 +94,24 @@ async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
         raise ConnectionError("the server cannot be reached") from error
 
 
-def prepare_migration(connection: Connection) -> None:
-    """Call it before a migration begins: of two instances that start, the second one waits."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+# A migration may begin with `op.get_context().autocommit_block()`, and use what an earlier one has added to an enum.
+MIGRATION_OPTIONS = {"transaction_per_migration": True}
+
+
+@contextmanager
+def one_migration(connection: Connection) -> Iterator[None]:
+    """Of two instances that start, the second one waits until the migrations of the first are through.
+
+    It asks again and again: what waits in a statement has a transaction open, for which `CREATE INDEX CONCURRENTLY`
+    would wait in turn.
+    """
+    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})").scalar():
+        connection.commit()
+        time.sleep(LOOK_INTERVAL)
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()  # what has failed
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
+        connection.commit()

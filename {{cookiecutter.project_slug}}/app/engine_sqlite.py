@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -61,8 +63,13 @@ def is_outage(error: Exception) -> bool:
     return code & 0xFF in OUTAGES
 
 
-def prepare_migration(connection: Connection) -> None:
-    """Call it before a migration begins: of two instances that start, the second one waits.
+# All or nothing, whatever Alembic thinks that the database can do. A table cannot be altered, so it is copied.
+MIGRATION_OPTIONS = {"transactional_ddl": True, "render_as_batch": True}
+
+
+@contextmanager
+def one_migration(connection: Connection) -> Iterator[None]:
+    """Of two instances that start, the second one waits until the migrations of the first are through.
 
     To alter a table, Alembic copies and drops it, which would delete the rows that refer to it.
     """
@@ -71,6 +78,7 @@ def prepare_migration(connection: Connection) -> None:
     cursor.execute("PRAGMA foreign_keys = OFF")
     cursor.execute("PRAGMA busy_timeout = 600000")  # ms
     cursor.close()
+    yield
 
 
 def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -3,10 +3,20 @@
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from fastapi import Depends
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 from starlette.requests import HTTPConnection
 
 from app.engine import EngineSettings
@@ -17,6 +27,9 @@ SECRETS = Path("/run/secrets") if Path("/run/secrets").is_dir() else None
 # Refused in every environment where it would matter.
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"  # noqa: S105
 MINIMUM_SECRET_LENGTH = 32
+
+DEVELOPMENT_DATABASE = "{{ cookiecutter.__database_url }}"
+TEN_YEARS = 315_360_000  # seconds
 
 # The weakest Argon2id parameters that OWASP's Password Storage Cheat Sheet accepts.
 MINIMUM_ARGON2_TIME_COST = 2
@@ -36,6 +49,34 @@ Listed = Annotated[
 ]
 
 
+def check_database_url(url: str) -> str:
+    # What is wrong is said without the value, which holds a password.
+    driver = DEVELOPMENT_DATABASE.partition(":")[0]
+    try:
+        is_ours = make_url(url).drivername == driver
+    except (ArgumentError, ValueError):
+        is_ours = False
+    if not is_ours:
+        raise ValueError(f"it is no URL of a database that begins with {driver}://")
+    return url
+
+
+def check_redis_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme.startswith(("redis", "valkey")) and (parts.port or True)
+    except ValueError:  # no port, for example, where a password holds a slash
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            "it is no URL like redis://:password@host:6379/0, in which / @ : of a password are %2F %40 %3A"
+        )
+    return url
+
+
+DatabaseURL = Annotated[str, AfterValidator(check_database_url)]
+RedisURL = Annotated[str, AfterValidator(check_redis_url)]
+
 # As the library `limits` writes it; empty is no limit.
 Rate = Annotated[
     str, Field(pattern=r"^(\d+\s*(/|per)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?)?$")
@@ -48,9 +89,9 @@ class Settings(EngineSettings):
     model_config = SettingsConfigDict(env_file=".env", secrets_dir=SECRETS, extra="ignore")
 
     environment: Literal["development", "test", "staging", "production"] = "development"
-    database_url: str = "{{ cookiecutter.__database_url }}"
+    database_url: DatabaseURL = DEVELOPMENT_DATABASE
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
-    access_token_lifetime: int = Field(default=3600, gt=0, description="seconds")
+    access_token_lifetime: int = Field(default=3600, gt=0, le=TEN_YEARS, description="seconds")
     register_tells_taken: bool = Field(
         default=True, description="false: the owner of the address is told instead, by mail"
     )
@@ -78,7 +119,9 @@ class Settings(EngineSettings):
     docs: bool | None = Field(default=None, description="unset: everywhere but in production")
     cors_origins: Listed = Field(default=[], description="separated by commas")
     allowed_hosts: Listed = Field(default=["*"], description="separated by commas")
-    redis_url: str | None = Field(default=None, description="counts tries for several processes")
+    redis_url: RedisURL | None = Field(
+        default=None, description="counts tries for several processes"
+    )
     throttle_login: Rate = "10/minute"
     throttle_register: Rate = "20/hour"
     throttle_mail: Rate = "5/hour"
@@ -141,6 +184,8 @@ def load_settings() -> Settings:
             for problem in error.errors()
         ]
         raise SystemExit("The settings are not valid.\n  " + "\n  ".join(lines)) from None
+    except UnicodeDecodeError:
+        raise SystemExit("The settings cannot be read: `.env`, or a secret, is no UTF-8.") from None
 
 
 async def get_settings(connection: HTTPConnection) -> Settings:

@@ -37,7 +37,8 @@ class Throttle:
         import limits  # 0.2 s
 
         item = limits.parse(rate)
-        for kind, who in (("address", address), ("client", client)):
+        # A client that is refused takes no try away from the owner of the address.
+        for kind, who in (("client", client), ("address", address)):
             # No address is kept in Redis, nor in a list of its slow commands.
             key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
             if not await self._hit(item, action, key):

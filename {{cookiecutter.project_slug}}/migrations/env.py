@@ -9,19 +9,22 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 from alembic.operations.ops import CreateTableOp, DropTableOp, MigrationScript
 from sqlalchemy import Connection, TypeDecorator
 from sqlalchemy.exc import NoReferencedTableError
 
 from app import models  # noqa: F401
 from app.database import Base
-from app.engine import create_engine, prepare_migration
+from app.engine import MIGRATION_OPTIONS, create_engine, one_migration
 from app.settings import load_settings
 
 
-def render_type(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
+def render_type(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
     """A type of the application is written as what it stores: it may look different one day."""
-    return f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
+    if kind == "type" and isinstance(item, TypeDecorator):
+        return _repr_type(item.impl_instance, context)
+    return False
 
 
 def revise(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
@@ -50,19 +53,16 @@ def check_references() -> None:
 
 def run(connection: Connection) -> None:
     check_references()
-    prepare_migration(connection)
-    context.configure(
-        connection=connection,
-        target_metadata=Base.metadata,
-        render_item=render_type,
-        process_revision_directives=revise,
-        # All or nothing, whatever Alembic thinks that the database can do.
-        transactional_ddl=True,
-        # Where a table cannot be altered, it is copied.
-        render_as_batch=not connection.dialect.supports_alter,
-    )
-    with context.begin_transaction():
-        context.run_migrations()
+    with one_migration(connection):
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            render_item=render_type,
+            process_revision_directives=revise,
+            **MIGRATION_OPTIONS,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
 
 
 async def run_on_configured_database() -> None:

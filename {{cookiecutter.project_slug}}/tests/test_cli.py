@@ -12,10 +12,11 @@ from unittest.mock import Mock
 
 import pytest
 import uvicorn
-from alembic.script.revision import ResolutionError
+from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from fastapi import FastAPI
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,6 +25,7 @@ from uvicorn.server import ServerState
 
 from app.cli import accounts, database, processes, program, protocol
 from app.cli import settings as settings_module
+from app.cli.database import MIGRATIONS
 from app.jobs.worker import STOP_TIMEOUT
 from app.settings import Settings, load_settings
 from app.users.models import User
@@ -136,7 +138,7 @@ class TestAccounts:
         [
             ("root@example.com", "weak\n", "at least 8 characters"),
             ("root@example.com", "", "no password on standard input"),
-            ("nonsense", f"{PASSWORD}\n", "not a valid email address"),
+            ("nonsense", f"{PASSWORD}\n", "email: value is not a valid email address"),
         ],
     )
     def test_refuses_in_plain_words(self, run: Run, email: str, text: str, why: str) -> None:
@@ -211,6 +213,35 @@ class TestDatabase:
         monkeypatch.setattr("alembic.command.upgrade", fail)
 
         assert reason(run("migrate")) == "Multiple head revisions\n"
+
+    def test_says_what_to_do_with_two_branches(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_config: object, _revision: str) -> None:
+            raise CommandError("specify a revision") from MultipleHeads(["0005", "0006"], "head")
+
+        monkeypatch.setattr("alembic.command.upgrade", fail)
+
+        assert "alembic merge heads" in reason(run("migrate"))
+
+    def test_says_which_migration_was_refused(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        migration = MIGRATIONS / "0009_wrong.py"
+        refused = DBAPIError("ALTER TABLE users", {}, Exception("column is not null"))
+        code = compile("def upgrade(error):\n    raise error", migration, "exec")
+        scope: dict[str, Any] = {}
+        exec(code, scope)  # noqa: S102
+
+        def fail(_config: object, _revision: str) -> None:
+            scope["upgrade"](refused)
+
+        monkeypatch.setattr("alembic.command.upgrade", fail)
+
+        said = reason(run("migrate"))
+        assert "versions/0009_wrong.py:2" in said
+        assert "ALTER TABLE users" in said
+        assert said.endswith("The database says: column is not null\n")
 
     def test_waits_for_the_database_with_a_limit(self, run: Run, current: list[Settings]) -> None:
         nowhere = DEVELOPMENT_DATABASE.set(database="/dev/null/none")
@@ -378,6 +409,7 @@ class TestSettings:
         assert "SMTP_PORT: Input should be a valid integer" in result.output
 
     def test_writes_the_document_of_the_api(self, run: Run, tmp_path: Path) -> None:
+        assert "cannot be written" in reason(run("openapi", "--output", str(tmp_path)))
         said = output(run("openapi"))
         output(run("openapi", "--output", str(tmp_path / "openapi.json")))
 

@@ -36,6 +36,12 @@ async def note(context: Context, text: str) -> None:
     done.append((context.id, text))
     if text == "fails":
         raise OSError("no mail server")
+    if text == "leaves":
+        raise SystemExit(3)
+    if text == "is cancelled":
+        shared = asyncio.create_task(asyncio.sleep(100))
+        shared.cancel()
+        await shared
     if text == "hangs":
         await asyncio.Event().wait()
 
@@ -150,6 +156,47 @@ async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: J
     assert kept.failed_at
     assert kept.last_error == "OSError: no mail server"
     assert await claim() is None
+
+
+@pytest.mark.parametrize("text", ["is cancelled", "leaves"])
+async def test_that_ends_itself_has_failed(
+    app: FastAPI, session: AsyncSession, jobs: Jobs, text: str
+) -> None:
+    """And not what runs jobs, or the server."""
+    await queue(session, text)
+
+    with pytest.raises(JobFailedError, match="has raised"):
+        await jobs.run()
+
+    (waiting,) = await jobs.waiting()
+    assert "has raised" in (waiting.last_error or "")
+
+
+async def test_that_kills_its_process_is_given_up(
+    app: FastAPI, session: AsyncSession, jobs: Jobs
+) -> None:
+    session.add(Job(name=f"{__name__}.note", arguments={"text": "kills"}, attempts=30))
+    await session.commit()
+    claimed = await claim()
+    assert claimed
+
+    with pytest.raises(JobFailedError):  # it is reported
+        await execute(app, claimed)
+
+    assert done == []
+    (kept,) = await jobs.waiting()
+    assert kept.failed_at
+    assert "has died" in (kept.last_error or "")
+
+
+async def test_error_that_no_database_takes(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session)
+    jobs.fail(OSError("answer was \0\ud800"))
+
+    await jobs.run()
+
+    (waiting,) = await jobs.waiting()
+    assert waiting.last_error == "OSError: answer was \\0\\ud800"
 
 
 async def test_unknown_job_is_kept(session: AsyncSession, jobs: Jobs) -> None:
@@ -304,7 +351,8 @@ class TestWorker:
         async with running_worker(app):
             await self.wait_for(1)
 
-        assert len(await jobs.waiting()) == 1
+        (waiting,) = await jobs.waiting()
+        assert waiting.last_error is None
 
 
 @pytest.mark.committed

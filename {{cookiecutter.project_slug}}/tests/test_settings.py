@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -36,6 +37,38 @@ def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.Monke
     load_settings.cache_clear()
 
     with pytest.raises(SystemExit, match=r"SMTP_PORT: Input should be a valid integer"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "no url"),
+        ("DATABASE_URL", "mysql://ada:pa55word@db/service"),
+        ("DATABASE_URL", "://ada:pa55word@db:port/service"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "redis://:pa55word/x@127.0.0.1:6379/0"),
+        ("ACCESS_TOKEN_LIFETIME", "99999999999999"),
+    ],
+)
+def test_what_would_fail_later_is_refused_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    load_settings.cache_clear()
+
+    with pytest.raises(SystemExit, match=variable) as refused:
+        load_settings()
+
+    assert "pa55word" not in str(refused.value)
+
+
+def test_file_in_another_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("SMTP_USERNAME=J\xf6rg".encode("latin-1"))
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    load_settings.cache_clear()
+
+    with pytest.raises(SystemExit, match="UTF-8"):
         load_settings()
 
 

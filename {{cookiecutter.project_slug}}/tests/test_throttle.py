@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from limits.aio.storage import MemoryStorage
 
 from app.settings import Settings
 from app.throttle import Throttle
 from app.users.models import User
+from testkit.asgi import ASGITransport
 from tests.fixtures.fast_auth import PASSWORD
 
 
@@ -38,6 +40,45 @@ async def test_client_that_tries_many_addresses(
     statuses = [(await log_in(client, f"{n}@example.com")).status_code for n in range(4)]
 
     assert statuses == [400, 400, 400, 429]
+
+
+async def test_refused_client_takes_no_try_from_others(
+    client: httpx2.AsyncClient, app: FastAPI, throttled: Callable[[str], None]
+) -> None:
+    throttled("3/minute")
+    for number in range(3):
+        await log_in(client, f"{number}@example.com")
+    for _ in range(3):
+        assert (await log_in(client, "victim@example.com")).status_code == 429
+
+    transport = ASGITransport(app, client=("10.1.2.3", 1))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as owner:
+        assert (await log_in(owner, "victim@example.com")).status_code == 400
+
+
+async def test_spelling_makes_no_other_address(
+    client: httpx2.AsyncClient, app: FastAPI, throttled: Callable[[str], None]
+) -> None:
+    throttled("3/minute")
+    statuses = []
+    for number in range(4):
+        transport = ASGITransport(app, client=(f"10.1.2.{number}", 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as other:
+            statuses.append((await log_in(other, " " * number + "Ada@Example.com")).status_code)
+
+    assert statuses == [400, 400, 400, 429]
+
+
+async def test_changing_the_own_password(
+    user_client: httpx2.AsyncClient, throttled: Callable[[str], None]
+) -> None:
+    """Whoever has found a token cannot go on to guess."""
+    throttled("3/minute")
+    change = {"email": "new@example.com", "current_password": "a guess"}
+
+    responses = [await user_client.patch("/api/v1/users/me", json=change) for _ in range(4)]
+
+    assert [response.status_code for response in responses] == [400, 400, 400, 429]
 
 
 @pytest.mark.parametrize("route", ["register", "forgot-password", "request-verify-token"])

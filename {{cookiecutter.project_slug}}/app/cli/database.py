@@ -2,18 +2,25 @@
 
 import asyncio
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.program import cli, fail, in_plain_words, with_database
+from app.cli.program import cli, fail, with_database
 from app.database import sessionmaker
 from app.engine import DRIVER_ERRORS, create_engine
 from app.settings import load_settings
 
 ALEMBIC = Path(__file__).parents[2] / "alembic.ini"
+MIGRATIONS = ALEMBIC.parent / "migrations" / "versions"
+SEVERAL_HEADS = (
+    "Several migrations follow the same one, as when two branches are merged. Join them with "
+    "`uv run alembic merge heads -m merge`, then migrate again."
+)
 
 
 @cli.command()
@@ -28,17 +35,33 @@ def migrate(
     """
     from alembic import command
     from alembic.config import Config
-    from alembic.script.revision import ResolutionError
+    from alembic.script.revision import MultipleHeads, ResolutionError
     from alembic.util import CommandError
 
     asyncio.run(wait_for_database(load_settings().database_url, wait))
-    with in_plain_words():
-        try:
-            command.upgrade(Config(ALEMBIC), "head")
-        except CommandError as error:
-            if not isinstance(error.__cause__, ResolutionError):
-                fail(str(error))
+    try:
+        command.upgrade(Config(ALEMBIC), "head")
+    except CommandError as error:
+        if isinstance(error.__cause__, ResolutionError):
             typer.echo(f"{error}: the database is newer than this version.")
+        elif isinstance(error.__cause__, MultipleHeads):
+            fail(SEVERAL_HEADS)
+        else:
+            fail(str(error))
+    except (DBAPIError, *DRIVER_ERRORS) as error:
+        lines = ["A migration was refused, and is undone.", *refused_at(error)]
+        fail("\n".join([*lines, f"The database says: {getattr(error, 'orig', error)}"]))
+
+
+def refused_at(error: Exception) -> Iterator[str]:
+    """The line of the migration, and what it has sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(MIGRATIONS)]
+    for frame in ours[-1:]:
+        place = Path(frame.filename).relative_to(MIGRATIONS.parent)
+        yield f"  {place}:{frame.lineno}   {frame.line}"
+    for line in (getattr(error, "statement", None) or "").strip().splitlines():
+        yield f"  {line}"
 
 
 async def wait_for_database(url: str, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """The program that the commands belong to, and what they have in common."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec
@@ -37,10 +37,16 @@ def in_plain_words() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        fail("\n".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors()))
+        fail("\n".join(map(in_words, error.errors())))
     except (DBAPIError, *DRIVER_ERRORS) as error:
         remedy = "" if is_away(error) else "\nHas it been migrated? `python -m app migrate`"
         fail(f"The database has refused: {getattr(error, 'orig', error)}{remedy}")
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """`email: value is not a valid email address`."""
+    words = (*problem["loc"], problem["msg"].removeprefix("Value error, "))
+    return ": ".join(map(str, words))
 
 
 def with_database(function: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:

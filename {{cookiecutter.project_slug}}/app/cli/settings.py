@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from app.cli.program import cli
+from app.cli.program import cli, fail
 from app.settings import SECRETS, Settings, load_settings
 
 
@@ -72,4 +72,7 @@ def openapi(
     if output is None:
         typer.echo(document)
     else:
-        output.write_text(f"{document}\n", encoding="utf-8")
+        try:
+            output.write_text(f"{document}\n", encoding="utf-8")
+        except OSError as error:
+            fail(f"{output} cannot be written: {error.strerror}.")

@@ -23,12 +23,12 @@ LONGEST_DELAY = timedelta(hours=6)
 
 
 class JobFailedError(Exception):
-    """A job was tried for the last time. Its row stays, with `last_error`."""
+    """A job was tried for the last time, and its row stays, with `last_error`; or it has ended itself."""
 
 
 def delay(attempts: int) -> timedelta:
     """Until the next try: 5 s, 20 s, 80 s, and so on."""
-    return min(timedelta(seconds=5 * 4 ** (attempts - 1)), LONGEST_DELAY)
+    return min(timedelta(seconds=5 * 4 ** min(attempts - 1, MAX_ATTEMPTS)), LONGEST_DELAY)
 
 
 async def claim() -> Job | None:
@@ -58,9 +58,7 @@ async def claim() -> Job | None:
 async def execute(app: FastAPI, job: Job) -> Exception | None:
     """Tries it once. Returns what went wrong."""
     try:
-        with working(str(job.id)), tracer.start_as_current_span(job.name):
-            async with asyncio.timeout(TIME_LIMIT):
-                await JOBS[job.name](Context(app, job.id), **job.arguments)
+        await _try(app, job)
     except Exception as error:
         await _postpone(app, job, error)
         return error
@@ -71,6 +69,21 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
     return None
 
 
+async def _try(app: FastAPI, job: Job) -> None:
+    if job.attempts > MAX_ATTEMPTS:
+        raise JobFailedError("Every process that has tried it has died.")
+    try:
+        with working(str(job.id)), tracer.start_as_current_span(job.name):
+            async with asyncio.timeout(TIME_LIMIT):
+                await JOBS[job.name](Context(app, job.id), **job.arguments)
+    except (asyncio.CancelledError, SystemExit) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # the process ends, and another one takes the job
+        # Of something that the job has waited for: it must not end who runs the jobs.
+        raise JobFailedError(f"It has raised {type(error).__name__}.") from error
+
+
 async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
     has_failed = job.attempts >= MAX_ATTEMPTS
     now = utc_now()
@@ -79,7 +92,7 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
             update(Job)
             .where(Job.id == job.id)
             .values(
-                last_error="".join(traceback.format_exception_only(error)).strip(),
+                last_error=storable("".join(traceback.format_exception_only(error)).strip()),
                 run_at=now + delay(job.attempts),
                 failed_at=now if has_failed else None,
             )
@@ -93,6 +106,11 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
         app.state.report_error(
             JobFailedError(f"{job.name} has failed {job.attempts} times; see the row {job.id}")
         )
+
+
+def storable(text: str) -> str:
+    """Without what no database takes: an error quotes whatever somebody has sent."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 async def measure() -> None:

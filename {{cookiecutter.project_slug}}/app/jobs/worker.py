@@ -95,4 +95,4 @@ async def running_worker(app: FastAPI) -> AsyncIterator[Worker]:
         worker.stop()
         await asyncio.wait([task], timeout=STOP_TIMEOUT)
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=STOP_TIMEOUT)

@@ -14,16 +14,18 @@ from app.users.store import UserDatabase
 async def send_reset_token(context: Context, email: str) -> None:
     manager, user = await _find(context, email)
     if user is not None and user.is_active:
-        text = "Your token to set a new password:"
-        await _send(context, email, "Reset your password", text, manager.reset_token(user))
+        text, token = "Your token to set a new password:", manager.reset_token(user)
+        await _send(context, email, "Reset your password", text, token)
+        await manager.on_after_forgot_password(user, token)
 
 
 @job
 async def send_verification_token(context: Context, email: str) -> None:
     manager, user = await _find(context, email)
     if user is not None and user.is_active and not user.is_verified:
-        text = "Your token to verify this address:"
-        await _send(context, email, "Verify your address", text, manager.verification_token(user))
+        text, token = "Your token to verify this address:", manager.verification_token(user)
+        await _send(context, email, "Verify your address", text, token)
+        await manager.on_after_request_verify(user, token)
 
 
 @job

@@ -8,24 +8,46 @@ import jwt
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, InvalidPasswordException, UUIDIDMixin
-from fastapi_users.exceptions import InvalidResetPasswordToken, UserInactive, UserNotExists
+from fastapi_users.exceptions import (
+    InvalidID,
+    InvalidResetPasswordToken,
+    InvalidVerifyToken,
+    UserAlreadyVerified,
+    UserInactive,
+    UserNotExists,
+)
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
 from app.database import SessionDep
 from app.settings import Settings, SettingsDep
+from app.throttle import Throttled, ThrottleDep
 from app.users import passwords
 from app.users.models import User
 from app.users.schemas import UserCreate, UserUpdate
 from app.users.store import UserDatabase
 
 
+HOW_TO_CHANGE = "To change it, send your present password as `current_password`."
+
+
+class ChangedMeanwhileError(Exception):
+    """What gave somebody the right to change an account is not so any more."""
+
+
 class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
-    """No transaction is open while a password is hashed."""
+    """No transaction is open while a password is hashed. So others may change the account meanwhile, and whatever is
+    decided by it is looked at again before something is written, with the row locked."""
 
     user_db: UserDatabase
 
-    def __init__(self, user_db: UserDatabase, settings: Settings) -> None:
+    def __init__(
+        self, user_db: UserDatabase, settings: Settings, throttle: Throttled | None = None
+    ) -> None:
         super().__init__(user_db, passwords.get_password_helper(settings))
+        self.settings = settings
+        self.throttle = throttle
+        self._expected: dict[str, Any] = {}
+        """What the account has to be like when it is changed."""
         secret = settings.secret_key.get_secret_value()
         self.reset_password_token_secret = secret
         self.verification_token_secret = secret
@@ -43,16 +65,25 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
             return None
         if not await self.is_password_of(user, password):
             return None
+        await self.user_db.session.commit()
         return user
 
     async def is_password_of(self, user: User, password: str) -> bool:
-        await self.user_db.session.commit()
-        verified, newer_hash = await passwords.in_thread(
-            self.password_helper.verify_and_update, password, user.hashed_password
-        )
-        if verified and newer_hash is not None:
+        """If it is, the user's row is locked until the next commit."""
+        while True:
+            known = user.hashed_password
+            await self.user_db.session.commit()
+            verified, newer_hash = await passwords.in_thread(
+                self.password_helper.verify_and_update, password, known
+            )
+            if not verified:
+                return False
+            await self.user_db.lock(user)
+            if user.hashed_password == known:
+                break
+        if newer_hash is not None:
             await self.user_db.update(user, {"hashed_password": newer_hash})
-        return verified
+        return True
 
     async def create(  # type: ignore[override]
         self, user_create: UserCreate, safe: bool = False, request: Request | None = None
@@ -63,7 +94,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
             user_create.create_update_dict() if safe else user_create.create_update_dict_superuser()
         )
         values["hashed_password"] = await self.hash(values.pop("password"))
-        return await self.user_db.create(values)
+        user = await self.user_db.create(values)
+        await self.on_after_register(user, request)
+        return user
 
     async def update(  # type: ignore[override]
         self,
@@ -73,17 +106,22 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         request: Request | None = None,
     ) -> User:
         changed = user_update.model_fields_set
+        self._expected = {}
         if safe and (
             "password" in changed or ("email" in changed and user_update.email != user.email)
         ):
+            if self.throttle is not None:
+                await self.throttle.check("change", self.settings.throttle_login, user.email)
             known = user_update.current_password or ""
             if not await self.is_password_of(user, known):
-                raise InvalidPasswordException(
-                    "To change it, send your present password as `current_password`."
-                )
+                raise InvalidPasswordException(HOW_TO_CHANGE)
+            self._expected = {"hashed_password": user.hashed_password}
         if "password" in changed and "email" in changed:
             passwords.check(user_update.password, user_update.email)
-        return await super().update(user_update, user, safe, request)
+        try:
+            return await super().update(user_update, user, safe, request)
+        except ChangedMeanwhileError:
+            raise InvalidPasswordException(HOW_TO_CHANGE) from None
 
     async def _update(self, user: User, update_dict: dict[str, Any]) -> User:
         values = dict(update_dict)
@@ -91,6 +129,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
             password = values.pop("password")
             await self.validate_password(password, user)
             values["hashed_password"] = await self.hash(password)
+        await self.user_db.lock(user)
+        if any(getattr(user, name) != value for name, value in self._expected.items()):
+            raise ChangedMeanwhileError
+        if "hashed_password" in values:
             values["token_version"] = user.token_version + 1
         if values.get("email", user.email) != user.email:
             values.setdefault("is_verified", False)
@@ -100,6 +142,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         passwords.check(password, user.email)
 
     async def log_out_everywhere(self, user: User) -> None:
+        await self.user_db.lock(user)
         await self.user_db.update(user, {"token_version": user.token_version + 1})
 
     def reset_token(self, user: User) -> str:
@@ -122,6 +165,22 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         lifetime = self.verification_token_lifetime_seconds
         return generate_jwt(claims, self.verification_token_secret, lifetime)
 
+    async def verify(self, token: str, request: Request | None = None) -> User:
+        audience = [self.verification_token_audience]
+        try:
+            claims = decode_jwt(token, self.verification_token_secret, audience)
+            user = await self.get(self.parse_id(claims["sub"]))
+        except (jwt.PyJWTError, KeyError, InvalidID, UserNotExists) as error:
+            raise InvalidVerifyToken from error
+        await self.user_db.lock(user)
+        if claims.get("email") != user.email:
+            raise InvalidVerifyToken
+        if user.is_verified:
+            raise UserAlreadyVerified
+        user = await self.user_db.update(user, {"is_verified": True})
+        await self.on_after_verify(user, request)
+        return user
+
     async def reset_password(
         self, token: str, password: str, request: Request | None = None
     ) -> User:
@@ -129,19 +188,27 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         try:
             claims = decode_jwt(token, self.reset_password_token_secret, audience)
             user = await self.get(self.parse_id(claims["sub"]))
-        except (jwt.PyJWTError, KeyError, UserNotExists) as error:
+        except (jwt.PyJWTError, KeyError, InvalidID, UserNotExists) as error:
             raise InvalidResetPasswordToken from error
         if (claims.get("email"), claims.get("version")) != (user.email, user.token_version):
             raise InvalidResetPasswordToken
         if not user.is_active:
             raise UserInactive
-        return await self._update(user, {"password": password})
+        self._expected = {"email": user.email, "token_version": user.token_version}
+        try:
+            user = await self._update(user, {"password": password})
+        except ChangedMeanwhileError:
+            raise InvalidResetPasswordToken from None
+        finally:
+            self._expected = {}
+        await self.on_after_reset_password(user, request)
+        return user
 
 
 async def get_user_manager(
-    session: SessionDep, settings: SettingsDep
+    session: SessionDep, settings: SettingsDep, throttle: ThrottleDep
 ) -> AsyncIterator[UserManager]:
-    yield UserManager(UserDatabase(session, User), settings)
+    yield UserManager(UserDatabase(session, User), settings, throttle)
 
 
 UserManagerDep = Annotated[UserManager, Depends(get_user_manager)]

@@ -55,6 +55,14 @@ def check(password: str, email: str) -> None:
         raise InvalidPasswordException("The password is one of those that are tried first.")
 
 
+class Bcrypt(BcryptHasher):
+    """For hashes from elsewhere. Whoever made them let 72 bytes count; releases of today refuse longer ones."""
+
+    def verify(self, password: str | bytes, hash: str | bytes) -> bool:  # noqa: A002
+        raw = password.encode() if isinstance(password, str) else password
+        return super().verify(raw[:72], hash)
+
+
 @cache
 def common_passwords() -> frozenset[str]:
     return frozenset(COMMON.read_text().split())
@@ -70,7 +78,7 @@ def get_password_helper(settings: Settings) -> PasswordHelper:
 @cache
 def _password_helper(time_cost: int, memory_cost: int, parallelism: int) -> PasswordHelper:
     argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
-    return PasswordHelper(PasswordHash((argon2, BcryptHasher())))
+    return PasswordHelper(PasswordHash((argon2, Bcrypt())))
 
 
 async def in_thread(function: Callable[..., Result], *args: str) -> Result:

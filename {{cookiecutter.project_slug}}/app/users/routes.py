@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, NoReturn
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import InvalidPasswordException
 from fastapi_users.authentication.transport.bearer import BearerResponse
@@ -24,7 +24,15 @@ from app.users.auth import CurrentUser, StrategyDep, fastapi_users
 from app.users.mails import send_reset_token, send_verification_token, tell_about_registration
 from app.users.manager import UserManagerDep
 from app.users.models import User
-from app.users.schemas import Email, Password, Token, UserCreate, UserRead, UserUpdate
+from app.users.schemas import (
+    Email,
+    Password,
+    Token,
+    UserCreate,
+    UserRead,
+    UserUpdate,
+    spelled,
+)
 
 auth = APIRouter(prefix="/auth", tags=["auth"])
 users = APIRouter(prefix="/users", tags=["users"])
@@ -34,6 +42,8 @@ EmbeddedEmail = Annotated[Email, Body(embed=True)]
 
 @auth.post("/login", responses=problem_responses(400, 429))
 async def login(
+    request: Request,
+    response: Response,
     credentials: Annotated[OAuth2PasswordRequestForm, Depends()],
     manager: UserManagerDep,
     strategy: StrategyDep,
@@ -41,11 +51,13 @@ async def login(
     throttle: ThrottleDep,
 ) -> BearerResponse:
     """A token for an address and a password."""
-    await throttle.check("login", settings.throttle_login, credentials.username)
+    await throttle.check("login", settings.throttle_login, spelled(credentials.username))
     user = await manager.authenticate(credentials)
     if user is None or not user.is_active:
         raise AppError(400, "LOGIN_BAD_CREDENTIALS", "The address or the password is wrong.")
-    return BearerResponse(access_token=await strategy.write_token(user), token_type="bearer")  # noqa: S106
+    answer = BearerResponse(access_token=await strategy.write_token(user), token_type="bearer")  # noqa: S106
+    await manager.on_after_login(user, request, response)
+    return answer
 
 
 @auth.post("/logout", status_code=204, responses=problem_responses(401))
@@ -61,6 +73,7 @@ async def logout_everywhere(user: CurrentUser, manager: UserManagerDep) -> None:
 
 @auth.post("/register", status_code=201, responses=problem_responses(400, 429))
 async def register(
+    request: Request,
     account: UserCreate,
     manager: UserManagerDep,
     session: SessionDep,
@@ -69,7 +82,7 @@ async def register(
 ) -> UserRead:
     await throttle.check("register", settings.throttle_register, account.email)
     try:
-        return UserRead.model_validate(await manager.create(account, safe=True))
+        return UserRead.model_validate(await manager.create(account, safe=True, request=request))
     except InvalidPasswordException as error:
         refuse_password("REGISTER_INVALID_PASSWORD", error)
     except UserAlreadyExists as error:
@@ -79,7 +92,8 @@ async def register(
             ) from error
         enqueue(session, tell_about_registration, email=account.email)
         await session.commit()
-        return UserRead(id=uuid.uuid4(), email=account.email)
+        # What the owner of a new account would be shown.
+        return UserRead.model_validate({"id": uuid.uuid4(), **account.create_update_dict()})
 
 
 @auth.post("/forgot-password", status_code=202, responses=problem_responses(429))
@@ -94,11 +108,14 @@ async def forgot_password(
 
 @auth.post("/reset-password", responses=problem_responses(400))
 async def reset_password(
-    token: Annotated[Token, Body()], password: Annotated[Password, Body()], manager: UserManagerDep
+    request: Request,
+    token: Annotated[Token, Body()],
+    password: Annotated[Password, Body()],
+    manager: UserManagerDep,
 ) -> None:
     """Sets a new password. Nothing that was signed in before is so any more."""
     try:
-        await manager.reset_password(token, password)
+        await manager.reset_password(token, password, request)
     except InvalidPasswordException as error:
         refuse_password("RESET_PASSWORD_INVALID_PASSWORD", error)
     except (InvalidResetPasswordToken, UserInactive) as error:
@@ -119,6 +136,7 @@ async def request_verify_token(
 
 @auth.post("/verify", response_model=UserRead, responses=problem_responses(400, 429))
 async def verify(
+    request: Request,
     token: Annotated[Token, Body(embed=True)],
     manager: UserManagerDep,
     settings: SettingsDep,
@@ -126,7 +144,7 @@ async def verify(
 ) -> User:
     await throttle.check("verify", settings.throttle_login, token)
     try:
-        return await manager.verify(token)
+        return await manager.verify(token, request)
     except InvalidVerifyToken as error:
         raise AppError(400, "VERIFY_USER_BAD_TOKEN", "The token is wrong or too old.") from error
     except UserAlreadyVerified as error:

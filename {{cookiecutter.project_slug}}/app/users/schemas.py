@@ -22,6 +22,15 @@ def to_ascii(email: str) -> str:
     return normalise(found.ascii_email)
 
 
+def spelled(email: str) -> str:
+    """What anybody may have typed, as it is kept."""
+    try:
+        return to_ascii(email)
+    except ValueError:
+        # Of whoever was let in by other rules. No database can look for the others.
+        return normalise(email) if email.isprintable() else ""
+
+
 Email = Annotated[
     str,
     AfterValidator(to_ascii),

@@ -2,18 +2,21 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import httpx2
 import jwt
 import pytest
+from pwdlib.hashers.argon2 import Argon2Hasher
+from pwdlib.hashers.bcrypt import BcryptHasher
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.settings import Settings
 from app.users import passwords
+from app.users.manager import UserManager
 from app.users.models import User
 from testkit.performance.queries import assert_queries
 from tests.fixtures.factories import UserFactory
@@ -22,6 +25,7 @@ from tests.fixtures.jobs import Jobs
 from tests.fixtures.mock_services import MockServices
 
 NEW_PASSWORD = "another horse battery staple"
+OTHER_PASSWORD = "a horse that nobody has seen"
 
 
 async def log_in(client: httpx2.AsyncClient, email: str, password: str) -> httpx2.Response:
@@ -154,6 +158,43 @@ class TestLogin:
 
         assert response.status_code == 400
         assert response.json()["code"] == "LOGIN_BAD_CREDENTIALS"
+
+    @pytest.mark.parametrize("email", ["ada@bücher.com", " Ada@XN--bcher-kva.com "])
+    async def test_knows_every_spelling_of_an_address(
+        self, client: httpx2.AsyncClient, user_factory: UserFactory, email: str
+    ) -> None:
+        await user_factory(email="ada@xn--bcher-kva.com")
+
+        assert (await log_in(client, email, PASSWORD)).status_code == 200
+
+    async def test_refuses_half_a_character(self, client: httpx2.AsyncClient) -> None:
+        """Which a client can send in an encoding of its choice."""
+        fields = {"username": "+2AA-@b.example", "password": PASSWORD}
+        parts = [
+            f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        ]
+        response = await client.post(
+            "/api/v1/auth/login",
+            content="".join([*parts, "--B--\r\n"]),
+            headers={"Content-Type": "multipart/form-data; boundary=B; charset=utf-7"},
+        )
+
+        assert response.status_code == 400
+
+    async def test_takes_a_hash_of_bcrypt(
+        self, client: httpx2.AsyncClient, user: User, session: AsyncSession
+    ) -> None:
+        """For which 72 bytes of a password count."""
+        password = "x" * 80
+        user.hashed_password = BcryptHasher(rounds=4).hash(password[:72])
+        session.add(user)
+        await session.commit()
+
+        assert (await log_in(client, user.email, "y" * 80)).status_code == 400
+        assert (await log_in(client, user.email, password)).status_code == 200
+        await session.refresh(user)
+        assert user.hashed_password.startswith("$argon2id$")
 
     async def test_refuses_an_inactive_user(
         self, client: httpx2.AsyncClient, user_factory: UserFactory
@@ -302,6 +343,181 @@ class TestVerify:
 
         assert response.status_code == 400
         assert response.json()["code"] == "VERIFY_USER_BAD_TOKEN"
+
+
+class Meanwhile:
+    """What others do while a password is hashed: `meanwhile(...)` is called by the next one, and no other."""
+
+    def __init__(self) -> None:
+        self.todo: list[Callable[[], Awaitable[httpx2.Response]]] = []
+        self.answers: list[int] = []
+
+    def __call__(self, todo: Callable[[], Awaitable[httpx2.Response]]) -> None:
+        self.todo.append(todo)
+
+    async def in_thread(self, function: Callable[..., object], *args: str) -> object:
+        result = function(*args)
+        if self.todo:
+            self.answers.append((await self.todo.pop()()).status_code)
+        return result
+
+
+@pytest.mark.committed
+class TestRaces:
+    """An account that changes while somebody's password is hashed, for a tenth of a second."""
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+        meanwhile = Meanwhile()
+        monkeypatch.setattr(passwords, "in_thread", meanwhile.in_thread)
+        return meanwhile
+
+    async def reset(
+        self, client: httpx2.AsyncClient, token: str, password: str = NEW_PASSWORD
+    ) -> httpx2.Response:
+        answer = {"token": token, "password": password}
+        return await client.post("/api/v1/auth/reset-password", json=answer)
+
+    async def token(
+        self, client: httpx2.AsyncClient, user: User, mock_services: MockServices, route: str
+    ) -> str:
+        await client.post(f"/api/v1/auth/{route}", json={"email": user.email})
+        return token_in_mail(mock_services)
+
+    @pytest.mark.parametrize("first", ["change", "verification"])
+    async def test_new_address_is_never_verified_by_the_old_one(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        user_client: httpx2.AsyncClient,
+        mock_services: MockServices,
+        meanwhile: Meanwhile,
+        first: str,
+    ) -> None:
+        token = await self.token(client, user, mock_services, "request-verify-token")
+
+        async def verify() -> httpx2.Response:
+            return await client.post("/api/v1/auth/verify", json={"token": token})
+
+        if first == "verification":
+            meanwhile(verify)
+        change = {"email": "victim@example.com", "current_password": PASSWORD}
+        assert (await user_client.patch("/api/v1/users/me", json=change)).status_code == 200
+        if first == "change":
+            assert (await verify()).status_code == 400
+
+        me = (await user_client.get("/api/v1/users/me")).json()
+        assert (me["email"], me["is_verified"]) == ("victim@example.com", False)
+
+    async def test_reset_is_not_undone_by_a_change(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        user_client: httpx2.AsyncClient,
+        mock_services: MockServices,
+        meanwhile: Meanwhile,
+    ) -> None:
+        """Of whoever knows the old password."""
+        token = await self.token(client, user, mock_services, "forgot-password")
+        meanwhile(lambda: self.reset(client, token))
+
+        change = {"password": OTHER_PASSWORD, "current_password": PASSWORD}
+        response = await user_client.patch("/api/v1/users/me", json=change)
+
+        assert response.status_code == 400
+        assert (await log_in(client, user.email, NEW_PASSWORD)).status_code == 200
+
+    async def test_change_that_was_begun_before_a_reset(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        user_client: httpx2.AsyncClient,
+        mock_services: MockServices,
+        meanwhile: Meanwhile,
+    ) -> None:
+        """When the old password has been looked at already."""
+        token = await self.token(client, user, mock_services, "forgot-password")
+
+        async def verified() -> httpx2.Response:
+            meanwhile(lambda: self.reset(client, token))
+            return httpx2.Response(200)
+
+        meanwhile(verified)
+        change = {"password": OTHER_PASSWORD, "current_password": PASSWORD}
+        response = await user_client.patch("/api/v1/users/me", json=change)
+
+        assert response.status_code == 400
+        assert (await log_in(client, user.email, NEW_PASSWORD)).status_code == 200
+
+    async def test_token_is_taken_once(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        mock_services: MockServices,
+        meanwhile: Meanwhile,
+    ) -> None:
+        token = await self.token(client, user, mock_services, "forgot-password")
+        meanwhile(lambda: self.reset(client, token))
+
+        assert (await self.reset(client, token, OTHER_PASSWORD)).status_code == 400
+
+        assert meanwhile.answers == [200]
+        assert (await log_in(client, user.email, NEW_PASSWORD)).status_code == 200
+
+    async def test_login_with_a_password_that_ends(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        session: AsyncSession,
+        mock_services: MockServices,
+        meanwhile: Meanwhile,
+    ) -> None:
+        """Also where the hash is made anew, with the cost of today."""
+        user.hashed_password = Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
+        session.add(user)
+        await session.commit()
+        token = await self.token(client, user, mock_services, "forgot-password")
+        meanwhile(lambda: self.reset(client, token))
+
+        assert (await log_in(client, user.email, PASSWORD)).status_code == 400
+
+        assert (await log_in(client, user.email, NEW_PASSWORD)).status_code == 200
+
+    async def test_user_who_is_deleted(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        superuser_client: httpx2.AsyncClient,
+        meanwhile: Meanwhile,
+    ) -> None:
+        meanwhile(lambda: superuser_client.delete(f"/api/v1/users/{user.id}"))
+
+        response = await log_in(client, user.email, PASSWORD)
+
+        assert (response.status_code, response.json()["code"]) == (404, "USER_NOT_FOUND")
+
+
+async def test_hooks_of_fastapi_users_are_called(
+    client: httpx2.AsyncClient, mock_services: MockServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("register", "login", "forgot_password", "reset_password", "request_verify"):
+
+        async def hook(_manager: UserManager, _user: User, *_: object, name: str = name) -> None:
+            called.append(name)
+
+        monkeypatch.setattr(UserManager, f"on_after_{name}", hook)
+    account = {"email": "ada@example.com", "password": PASSWORD}
+    await client.post("/api/v1/auth/register", json=account)
+    await log_in(client, account["email"], PASSWORD)
+    await client.post("/api/v1/auth/request-verify-token", json=account)
+    mock_services.email.outbox.clear()
+    await client.post("/api/v1/auth/forgot-password", json=account)
+    answer = {"token": token_in_mail(mock_services), "password": NEW_PASSWORD}
+    await client.post("/api/v1/auth/reset-password", json=answer)
+
+    expected = ["register", "login", "request_verify", "forgot_password", "reset_password"]
+    assert called == expected
 
 
 @pytest.mark.parametrize("route", ["login", "register", "forgot-password", "request-verify-token"])
