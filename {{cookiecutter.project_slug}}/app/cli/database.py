@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.program import cli, fail, with_database
+from app.cli.program import cli, fail, said_by, with_database
 from app.database import sessionmaker
 from app.engine import DRIVER_ERRORS, create_engine
 from app.settings import load_settings
@@ -50,7 +50,7 @@ def migrate(
             fail(str(error))
     except (DBAPIError, *DRIVER_ERRORS) as error:
         lines = ["A migration was refused, and is undone.", *refused_at(error)]
-        fail("\n".join([*lines, f"The database says: {getattr(error, 'orig', error)}"]))
+        fail("\n".join([*lines, f"The database says: {said_by(error)}"]))
 
 
 def refused_at(error: Exception) -> Iterator[str]:

@@ -40,7 +40,13 @@ def in_plain_words() -> Iterator[None]:
         fail("\n".join(map(in_words, error.errors())))
     except (DBAPIError, *DRIVER_ERRORS) as error:
         remedy = "" if is_away(error) else "\nHas it been migrated? `python -m app migrate`"
-        fail(f"The database has refused: {getattr(error, 'orig', error)}{remedy}")
+        fail(f"The database has refused: {said_by(error)}{remedy}")
+
+
+def said_by(error: Exception) -> str:
+    """What the database itself says; SQLAlchemy puts the name of a class before it."""
+    original = getattr(error, "orig", None) or error
+    return str(original.__cause__ or original)
 
 
 def in_words(problem: Mapping[str, Any]) -> str:

@@ -26,7 +26,6 @@ from app.users.models import User
 from app.users.schemas import UserCreate, UserUpdate
 from app.users.store import UserDatabase
 
-
 HOW_TO_CHANGE = "To change it, send your present password as `current_password`."
 
 

@@ -473,7 +473,8 @@ class TestRaces:
         meanwhile: Meanwhile,
     ) -> None:
         """Also where the hash is made anew, with the cost of today."""
-        user.hashed_password = Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
+        cheaper = Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1)
+        user.hashed_password = cheaper.hash(PASSWORD)
         session.add(user)
         await session.commit()
         token = await self.token(client, user, mock_services, "forgot-password")
