@@ -10,6 +10,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import (
     RequestValidationError,
+    ResponseValidationError,
     ValidationException,
     WebSocketRequestValidationError,
 )
@@ -136,6 +137,9 @@ class OutageError(Exception):
 
 def report_error(error: Exception) -> None:
     """What happens to an unexpected error. `app.state.report_error` may be another function."""
+    if isinstance(error, ResponseValidationError):
+        for problem in error.errors():  # which it quotes
+            problem.pop("input", None)
     if isinstance(error, OutageError):  # there may be very many
         logger.error("%s", error)
     else:

@@ -105,6 +105,8 @@ class Exchange:
             self._changed.set()
 
     async def _receive(self) -> Message:
+        if self._is_complete:  # a server lets nobody read any more
+            return {"type": "http.disconnect"}
         if not self._is_request_read:
             try:
                 return {
@@ -150,6 +152,7 @@ class Exchange:
             await self._taken.wait()
 
     def _begin(self, start: Message) -> None:
+        assert start["status"] in range(200, 600), f"{start['status']} is no status of HTTP"
         missing = 0 if start["status"] in WITHOUT_BODY else None
         for name, value in start.get("headers", []):
             is_valid = FIELD_NAME.fullmatch(name) and not CONTROL_CHARACTER.search(value)

@@ -42,8 +42,13 @@ def seal(
     os.environ.update(values)
     try:
         _read_again(tuple(classes))
+        for each in settings if isinstance(settings, Sequence) else [settings]:
+            each()
     except ValidationError as error:
-        raise pytest.UsageError(f"The settings of the tests are not valid: {error}") from None
+        raise pytest.UsageError(
+            f"The settings of the tests are not valid: {error}\nTheir values are given to `seal`, in "
+            "tests/fixtures/environment.py."
+        ) from None
 
 
 def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSettings]]:

@@ -34,6 +34,7 @@ from testkit.sessions import (
     ApplicationSession,
     ObservingSession,
     SavepointSession,
+    has_locked,
     has_written,
     joined,
     unflushed,
@@ -161,6 +162,8 @@ class Isolation:
 
     bind: AsyncEngine | AsyncConnection
     commit_check: str | None = None
+    keeps_locks = False
+    """Whether a row that one session has locked is kept from others."""
     join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
     session_class: type[ApplicationSession]
 
@@ -319,6 +322,8 @@ class Isolation:
         for session in self._sessions:
             if session.is_busy:  # something works in the background, beside the test
                 continue
+            if self.keeps_locks and has_locked(session):  # which the application is to meet
+                continue
             pending = unflushed(session)
             if pending or has_written(session):
                 what = f"changed {_named(pending)}" if pending else "written"
@@ -342,6 +347,7 @@ class Committed(Isolation):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
         self.bind = worker.engine
+        self.keeps_locks = worker.database.has_row_locks
 
     def _sync_bind(self) -> Engine:
         return self.worker.database.sync_engine(None)

@@ -14,6 +14,12 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
 
 
+LOCKS = re.compile(
+    r"\bFOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|pg_(try_)?advisory_",
+    re.IGNORECASE,
+)
+
+
 class Judge(Protocol):
     """What a session tells about itself to the isolation that it belongs to."""
 
@@ -145,6 +151,11 @@ def has_written(session: Session) -> bool:
     return bool(session.info.get("has_written"))
 
 
+def has_locked(session: Session) -> bool:
+    """Whether its transaction may keep rows from others."""
+    return bool(session.info.get("has_locked"))
+
+
 def unflushed(session: Session) -> list[object]:
     """What was added, changed or deleted, and not sent to the database yet."""
     changed = [instance for instance in session.dirty if session.is_modified(instance)]
@@ -159,6 +170,9 @@ def _read_afresh(state: ORMExecuteState) -> None:
 
 def _note_statement(state: ORMExecuteState) -> None:
     statement = state.statement
+    is_raw_lock = isinstance(statement, TextClause) and LOCKS.search(statement.text)
+    if is_raw_lock or getattr(statement, "_for_update_arg", None) is not None:
+        state.session.info["has_locked"] = True
     reads = isinstance(statement, TextClause) and READS.match(statement.text)
     if not state.is_select and not reads:
         state.session.info["has_written"] = True
@@ -170,7 +184,7 @@ def _note_flush(session: Session, _context: object) -> None:
 
 def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.info["has_written"] = False
+        session.info["has_written"] = session.info["has_locked"] = False
 
 
 def _check_as_a_commit_does(session: Session) -> None:

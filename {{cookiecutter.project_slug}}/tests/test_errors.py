@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from app.errors import AppError, problem
 from app.main import create_app
 from app.settings import Settings
+from app.users.schemas import UserRead
 from app.users.store import UserDatabase
 from tests.fixtures.client import create_client
 
@@ -48,6 +49,10 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     @app.get("/crash")
     async def crash() -> None:
         raise RuntimeError("secret detail")
+
+    @app.get("/wrong-model", response_model=UserRead)
+    async def wrong_model() -> dict[str, str]:
+        return {"email": "ada@example.com"}
 
     @app.get("/breaks-off")
     async def breaks_off() -> StreamingResponse:
@@ -114,6 +119,15 @@ async def test_crash_tells_nothing_and_is_logged_once(
     assert "secret" not in response.text
     (record,) = caplog.records
     assert record.exc_info
+
+
+async def test_log_does_not_quote_what_a_response_holds(
+    failing_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await failing_client.get("/wrong-model")).status_code == 500
+
+    assert "ada@example.com" not in caplog.text
+    assert "Field required" in caplog.text
 
 
 async def test_response_that_has_begun_is_broken_off(failing_client: httpx2.AsyncClient) -> None:

@@ -29,7 +29,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[dict[s
         entries = [json.loads(line) for line in caplog.text.splitlines()]
         return [entry for entry in entries if entry["logger"].startswith("app")]
 
-    caplog.set_level(logging.INFO, "app")
+    caplog.set_level(logging.INFO, "app.access")
     as_before = caplog.handler.formatter
     caplog.handler.setFormatter(JSONFormatter())
     yield logged
@@ -120,10 +120,12 @@ def test_text_is_for_people() -> None:
 
 @pytest.fixture
 def kept_logging() -> Iterator[None]:
-    """Gives the loggers back as they were."""
+    """As they are in production, where nobody has set a level; and gives them back as they were."""
     names = [None, *logging.root.manager.loggerDict]
     loggers = [logging.getLogger(name) for name in names]
     kept = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    for name in ("app", "app.access"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     yield
     for logger, level, handlers, propagate in kept:
         logger.setLevel(level)

@@ -102,6 +102,8 @@ class WorkerDatabase(Protocol):
     """What `create_async_engine` needs besides the URL."""
     commit_check: str | None
     """Checks what a commit checks, for sessions that release a savepoint instead."""
+    has_row_locks: bool
+    """Whether one transaction can keep others from single rows."""
 
     async def start(self, engine: AsyncEngine) -> None:
         """Comes first of what needs the event loop of the tests. `engine` is the tests' own."""

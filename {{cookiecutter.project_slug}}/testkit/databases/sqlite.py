@@ -117,6 +117,7 @@ class SQLiteDatabase:
             else {"async_creator": partial(InlineConnection, partial(self._connect, timeout=0))}
         )
         self.commit_check: str | None = None
+        self.has_row_locks = False
         self._baselines = [sqlite3.connect(":memory:")]
         self._baselines[0].deserialize(template)
         self._control = self._connect(timeout=RESET_TIMEOUT)

@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
+import httpx2
 import pytest
 from sqlalchemy import make_url, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.database import sessionmaker
@@ -30,6 +31,21 @@ twice = pytest.mark.parametrize("run", [1, 2])
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
         yield connection
+
+
+@pytest.mark.committed
+async def test_lock_of_the_test_is_met_by_the_application(
+    session: AsyncSession, client: httpx2.AsyncClient
+) -> None:
+    session.add(Canary(name="locked"))
+    await session.commit()
+    locking = select(Canary).with_for_update(nowait=True)
+    await session.scalars(locking)
+
+    await client.get("/health/ready")  # a request, which uses the database
+    async with sessionmaker() as others:
+        with pytest.raises(DBAPIError, match="could not obtain lock"):
+            await others.scalars(locking)
 
 
 class TestUndone:

@@ -63,6 +63,7 @@ class PostgreSQLDatabase:
             "connect_args": {"async_creator_fn": open_connection}
         }
         self.commit_check: str | None = None
+        self.has_row_locks = True
         self._level = 0
 
     async def start(self, engine: AsyncEngine) -> None:
