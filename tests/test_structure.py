@@ -49,7 +49,8 @@ GENERATED = {
     "testkit.websockets": set(),
     "testkit.environment": {"testkit.call_site"},
     "testkit.hints": {"testkit.call_site", "testkit.environment"},
-    "testkit.leftovers": {"testkit.call_site"},
+    "testkit.leftovers": {"testkit.call_site", "testkit.faults"},
+    "testkit.originals": set(),
     "testkit.databases": {"testkit.call_site", "testkit.eager"},
     "testkit.migrations": {"testkit.call_site", "testkit.databases"},
     "testkit.isolation": {

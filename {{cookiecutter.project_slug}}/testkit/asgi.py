@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]
-OnWait = Callable[[str, asyncio.Task[None]], None]
+OnEvent = Callable[[str, asyncio.Task[None]], None]
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}  # as uvicorn has it
 GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
@@ -28,8 +28,9 @@ WITHOUT_BODY = (204, 304)
 
 
 class ASGITransport(httpx2.AsyncBaseTransport):
-    """`client` is the address that requests seem to come from; `on_wait` is called when a route
-    goes on for as long as its client stays, with a sentence that says so and the task of the application."""
+    """`client` is the address that requests seem to come from. `on_wait` is called when a route goes on for
+    as long as its client stays, `on_answer` when a response is complete: with a sentence that says so, and
+    the task of the application."""
 
     def __init__(
         self,
@@ -37,12 +38,14 @@ class ASGITransport(httpx2.AsyncBaseTransport):
         *,
         raise_app_exceptions: bool = True,
         client: tuple[str, int] = ("127.0.0.1", 123),
-        on_wait: OnWait | None = None,
+        on_wait: OnEvent | None = None,
+        on_answer: OnEvent | None = None,
     ) -> None:
         self.app = app
         self.raise_app_exceptions = raise_app_exceptions
         self.client = client
         self.on_wait = on_wait
+        self.on_answer = on_answer
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         scope: dict[str, Any] = {
@@ -82,7 +85,7 @@ class Exchange:
         self._request_body = aiter(request.stream)  # type: ignore[arg-type]
         self._is_request_read = False
         self._is_head = scope["method"] == "HEAD"
-        self._path = scope["path"]
+        self._method, self._path = scope["method"], scope["path"]
         self._is_event_stream = False
         self._is_told = False
         """Whether the client has been given the error of the application."""
@@ -143,6 +146,9 @@ class Exchange:
         if not more_body:
             self._is_complete = True
             self._gone.set()
+            if self._transport.on_answer is not None:
+                what = f"The response to {self._method} {self._path} was complete"
+                self._transport.on_answer(what, self._task)
             return
         if self._is_event_stream and self._transport.on_wait is not None:
             self._transport.on_wait(f"The event stream {self._path} goes on", self._task)

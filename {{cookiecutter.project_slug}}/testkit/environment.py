@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from testkit.call_site import is_ours
 
+_sealed: set[type[BaseSettings]] = set()
 VARIABLES: dict[str, str] = {}
 """The environment variables of all sealed settings, in upper case, with the names of the settings."""
 
@@ -29,6 +31,7 @@ def seal(
     read before are read again: those in the variables of modules, and what `lru_cache` has kept.
     """
     classes = list(_with_nested(settings if isinstance(settings, Sequence) else [settings]))
+    _sealed.update(classes)
     for each in classes:
         names = {name.upper(): field for name, field in _variables(each)}
         VARIABLES.update(names)
@@ -49,6 +52,32 @@ def seal(
             f"The settings of the tests are not valid: {error}\nTheir values are given to `seal`, in "
             "tests/fixtures/environment.py."
         ) from None
+
+
+class UnsealedSettings(UserWarning):
+    """Settings that tests read from the developer's shell and files."""
+
+
+def warn_of_others() -> None:
+    """Warns of settings of the project that nobody has sealed. Call it when the tests have been collected."""
+    for each in _subclasses(BaseSettings):
+        module = sys.modules.get(each.__module__)
+        is_used = each not in _sealed and not any(issubclass(one, each) for one in _sealed)
+        of_tests = each.__module__.partition(".")[0] in ("tests", "conftest", "__main__")
+        if is_used and not of_tests and is_ours(getattr(module, "__file__", None) or "<"):
+            warnings.warn(
+                UnsealedSettings(
+                    f"`{each.__qualname__}` of {each.__module__} reads the developer's shell and files, secrets "
+                    "included: give it to `seal` as well, in tests/fixtures/environment.py."
+                ),
+                stacklevel=2,
+            )
+
+
+def _subclasses(kind: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSettings]]:

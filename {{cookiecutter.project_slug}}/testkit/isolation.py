@@ -15,6 +15,7 @@ import asyncio
 import sys
 import warnings
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import Engine, event
@@ -45,6 +46,10 @@ TURN_TIMEOUT = 5.0  # seconds
 
 class RequestsOverlapped(UserWarning):
     """With `rollback`, what should have happened at the same time happened in turn."""
+
+
+class LateCommit(UserWarning):
+    """A client has its answer before what it says is so."""
 
 
 class HeldTransaction(UserWarning):
@@ -173,6 +178,10 @@ class Isolation:
         self._admitted: dict[Session, str] = {}
         """The application's open transactions, each with the place that began it."""
         self._tasks: dict[Session, Task | None] = {}
+        self._answered: dict[Session, str] = {}
+        """Those that had something to commit when the response was complete, with a sentence that says so."""
+        self._makers: WeakKeyDictionary[Session, Task | None] = WeakKeyDictionary()
+        """The task that each session of the application was made in."""
 
     async def begin(self) -> None:
         """Prepares everything for the test; the database is clean."""
@@ -213,6 +222,10 @@ class Isolation:
         self._sessions.append(session)
         return session
 
+    def note_made(self, session: Session) -> None:
+        """A session of the application."""
+        self._makers[session] = responsible_task() if asyncio._get_running_loop() else None
+
     def admit(self, session: Session) -> None:
         """Called in SQLAlchemy's greenlet, before every statement of the application."""
         if session not in self._admitted:
@@ -224,7 +237,27 @@ class Isolation:
     def note_commit(self, session: Session) -> None:
         """Called after a commit, if it released a savepoint."""
 
+    def note_answer(self, what: str, task: Task) -> None:
+        """The response of this task is complete."""
+        tasks = lineage(task)
+        for session, maker in list(self._makers.items()):
+            if maker in tasks and (session in self._admitted or unflushed(session)):
+                self._answered[session] = what
+
+    def note_begin_of_commit(self, session: Session) -> None:
+        """Warns if the client has its answer already."""
+        what = self._answered.pop(session, None)
+        if what is not None and (has_written(session) or unflushed(session)):
+            warnings.warn(
+                LateCommit(
+                    f"{what} before its transaction was committed, at {call_site()}: the client can ask for what is not there yet, and is never told if the "
+                    "commit fails. Commit before the route returns."
+                ),
+                stacklevel=2,
+            )
+
     def dismiss(self, session: Session) -> None:
+        self._answered.pop(session, None)
         self._tasks.pop(session, None)
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
@@ -456,6 +489,13 @@ def note_wait(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: T
     isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
     if isolation is not None:
         isolation.note_wait(what, task)
+
+
+def note_answer(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
+    """Call it when a response, of this task, is complete."""
+    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
+    if isolation is not None:
+        isolation.note_answer(what, task)
 
 
 def _named(instances: list[object]) -> str:

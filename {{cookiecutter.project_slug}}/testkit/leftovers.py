@@ -15,12 +15,13 @@ from functools import partial, wraps
 from inspect import isasyncgen
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import pytest
 import sqlalchemy
 
 from testkit.call_site import TASKS, UNKNOWN, call_site, is_ours, relative
+from testkit.faults import note_fault
 
 TURNS = 10  # of the event loop, and then
 GRACE = 0.25  # seconds, for what is about to end, also on a machine with too much to do
@@ -34,6 +35,8 @@ SQLALCHEMY = str(Path(sqlalchemy.__file__).parent)
 Task = asyncio.Task[Any]
 
 _creators: WeakKeyDictionary[Task, Task | None] = WeakKeyDictionary()
+_new: WeakSet[Task] = WeakSet()
+"""Those of this test."""
 _threads: list[tuple[threading.Thread, str]] = []
 """Threads that the project itself has started, and where."""
 
@@ -51,6 +54,7 @@ def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
         if asyncio._get_running_loop() is not None:  # else it is a test, or a fixture
             TASKS[task] = call_site()
             _creators[task] = asyncio.current_task(loop)
+            _new.add(task)
         return task
 
     def clean_up(closing: Coroutine[Any, Any, None], place: str) -> None:
@@ -62,9 +66,30 @@ def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(clean_up, generator.aclose(), call_site())
 
+    loop.set_exception_handler(_note_failure)
     loop.set_task_factory(factory)
     if isinstance(loop, asyncio.BaseEventLoop):
         loop._asyncgen_finalizer_hook = finalize  # type: ignore[attr-defined]
+
+
+def _note_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Of a task that nobody keeps: its error will never be seen."""
+    error, task = context.get("exception"), context.get("future")
+    if error is not None and isinstance(task, asyncio.Task):
+        note_fault(f"{_failure(task, error)}.")
+    loop.default_exception_handler(context)
+
+
+def failed_tasks() -> Iterator[str]:
+    """Those of this test whose error nobody has looked at."""
+    for task in list(_new):
+        if task.done() and getattr(task, "_log_traceback", False) and (error := task.exception()):
+            yield _failure(task, error)
+
+
+def _failure(task: Task, error: BaseException) -> str:
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{_describe(task)}, which has failed, and nobody awaits it ({said})"
 
 
 def responsible_task() -> Task | None:
@@ -193,9 +218,10 @@ def observe_threads() -> Callable[[], None]:
     return patch.undo
 
 
-def forget_threads() -> None:
+def forget_earlier() -> None:
     """What was started until now belongs to no test, or to several."""
     _threads.clear()
+    _new.clear()
 
 
 def finish_threads() -> Iterator[str]:

@@ -10,6 +10,7 @@ PLUGINS = [
     "testkit.hints",
     "testkit.tracebacks",
     "testkit.supervision",
+    "testkit.originals",
     "testkit.steps",
     "testkit.databases.ahead",
     "testkit.fixtures",

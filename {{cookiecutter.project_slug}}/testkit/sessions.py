@@ -25,8 +25,14 @@ class Judge(Protocol):
 
     commit_check: str | None
 
+    def note_made(self, session: Session) -> None:
+        """There is a new session of the application."""
+
     def admit(self, session: Session) -> None:
         """A session of the application is about to send a statement."""
+
+    def note_begin_of_commit(self, session: Session) -> None:
+        """It is about to commit."""
 
     def note_commit(self, session: Session) -> None:
         """It has committed."""
@@ -78,6 +84,10 @@ class ObservingSession(Session):
 
 class ApplicationSession(Session):
     """A session of the application. Before its transaction reaches the database, it is admitted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.info["isolation"].note_made(self)
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         self.info["isolation"].admit(self)
@@ -207,8 +217,15 @@ def _dismiss(session: Session, transaction: SessionTransaction) -> None:
         session.info["isolation"].dismiss(session)
 
 
-for session_class in (ObservingSession, SavepointSession):
+@event.listens_for(ApplicationSession, "before_commit")
+def _note_begin_of_commit(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info["isolation"].note_begin_of_commit(session)
+
+
+for session_class in (ObservingSession, ApplicationSession):
     event.listen(session_class, "do_orm_execute", _note_statement)
     event.listen(session_class, "after_flush", _note_flush)
     event.listen(session_class, "after_transaction_end", _end_transaction)
+for session_class in (ObservingSession, SavepointSession):
     event.listen(session_class, "before_commit", _check_as_a_commit_does)

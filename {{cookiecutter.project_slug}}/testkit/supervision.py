@@ -13,9 +13,10 @@ from testkit.call_site import call_site
 from testkit.eager import run
 from testkit.faults import note_fault, take_faults
 from testkit.leftovers import (
+    failed_tasks,
     finish_tasks,
     finish_threads,
-    forget_threads,
+    forget_earlier,
     observe_tasks,
     observe_threads,
     waiting_places,
@@ -29,6 +30,12 @@ NEVER_AWAITED = "was never awaited"
 OF_TIMEOUT = "from pytest-timeout"
 
 
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    # Before anything of the project is imported, which may take `sleep` out of its module.
+    config: Any = pluginmanager.get_plugin("pytestconfig")
+    config.add_cleanup(observe_threads())
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     # Tests with its marker run as the others do, in their event loop: two runners would each want
@@ -36,7 +43,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.unregister(name="anyio") is not None:
         config.addinivalue_line("markers", "anyio: changes nothing; all tests share one event loop")
     config.addinivalue_line("filterwarnings", f"error:.*{NEVER_AWAITED}:RuntimeWarning")
-    config.add_cleanup(observe_threads())
 
 
 @pytest.hookimpl(trylast=True)
@@ -93,7 +99,7 @@ def nothing_left_running(request: pytest.FixtureRequest) -> None:
     it would go on in the middle of the next ones. What wider fixtures have started may stay."""
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     request.node.stash[EARLIER_TASKS] = asyncio.all_tasks(loop)
-    forget_threads()
+    forget_earlier()
     reset_all()
 
 
@@ -151,6 +157,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
             del item.stash[EARLIER_TASKS]
             if left := list(_left_running(item.config, earlier)):
                 fail(item, left)
+            if faults := [*take_faults(), *failed_tasks()]:
+                pytest.fail("\n".join(faults), pytrace=False)
 
 
 def _left_running(config: pytest.Config, earlier: set[asyncio.Task[Any]]) -> Iterator[str]:
