@@ -43,6 +43,18 @@ def test_ci(runner: Runner, copy_of_each: Project) -> None:
     assert_merge_refuses(copy_of_each, runner.folder / "artifacts")
 
 
+@pytest.mark.long
+def test_what_only_tests_have_is_not_for_the_application(copy_of_each: Project) -> None:
+    (step,) = re.findall(r"run: (uv run --isolated .*)", copy_of_each.read(CI))
+    module = copy_of_each.path / "app" / "work.py"
+    module.write_text(f"{module.read_text()}\nfrom filelock import FileLock\n")
+
+    done = run("bash", "-c", step, cwd=copy_of_each.path, check=False)
+
+    assert done.returncode == 1
+    assert "No module named 'filelock'" in done.stdout
+
+
 def assert_merge_refuses(project: Project, artifacts: Path) -> None:
     """What the job `merge` says of a shard that is there twice, one that is missing, and a lost
     test."""

@@ -24,7 +24,7 @@ def production() -> Settings:
     values = Settings.model_fields
     return Settings(
         environment="production",
-        secret_key="a-secret-of-production-that-is-long-enough",  # type: ignore[arg-type]
+        secret_key="a-secret-of-production-that-is-long-enough",
         argon2_time_cost=values["argon2_time_cost"].default,
         argon2_memory_cost=values["argon2_memory_cost"].default,
         argon2_parallelism=values["argon2_parallelism"].default,
