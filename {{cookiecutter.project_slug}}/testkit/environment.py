@@ -59,7 +59,10 @@ class UnsealedSettings(UserWarning):
 
 
 def warn_of_others() -> None:
-    """Warns of settings of the project that nobody has sealed. Call it when the tests have been collected."""
+    """Warns of settings of the project that nobody has sealed, where others are. Call it when the tests have been
+    collected."""
+    if not _sealed:
+        return
     for each in _subclasses(BaseSettings):
         module = sys.modules.get(each.__module__)
         is_used = each not in _sealed and not any(issubclass(one, each) for one in _sealed)

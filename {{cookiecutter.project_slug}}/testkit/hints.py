@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from testkit.call_site import is_ours
-from testkit.environment import VARIABLES
+from testkit.environment import VARIABLES, warn_of_others
 
 OTHER_LOOP = (
     "Something that was made in another event loop is used here: when its module was imported, or by "
@@ -70,6 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(SocketBlockedError, "__init__", say)
     config.add_cleanup(patch.undo)
+
+
+def pytest_collection_finish() -> None:
+    warn_of_others()
 
 
 def _wanted_host() -> str | None:

@@ -182,6 +182,7 @@ class Isolation:
         """Those that had something to commit when the response was complete, with a sentence that says so."""
         self._makers: WeakKeyDictionary[Session, Task | None] = WeakKeyDictionary()
         """The task that each session of the application was made in."""
+        self._suspected: set[Session] = set()
 
     async def begin(self) -> None:
         """Prepares everything for the test; the database is clean."""
@@ -258,6 +259,7 @@ class Isolation:
 
     def dismiss(self, session: Session) -> None:
         self._answered.pop(session, None)
+        self._suspected.discard(session)
         self._tasks.pop(session, None)
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
@@ -272,8 +274,16 @@ class Isolation:
             )
 
     def note_wait(self, what: str, task: Task) -> None:
-        """Warns if `task`, or one between it and the present one, has a transaction open."""
-        for place in self._open_transactions(lineage(task)):
+        """Warns if `task`, or one between it and the present one, has a transaction open; or had its session used
+        by another one, in a transaction that was open when this was called the last time."""
+        tasks = lineage(task)
+        places = self._open_transactions(tasks)
+        for session, place in self._admitted.items():
+            if self._tasks.get(session) not in tasks and self._makers.get(session) in tasks:
+                if session in self._suspected:
+                    places.append(place)
+                self._suspected.add(session)
+        for place in places:
             warnings.warn(
                 HeldTransaction(
                     f"{what} while the transaction that was begun at {place} is open: its connection "
