@@ -140,3 +140,20 @@ def test_sealed_and_overridden(copy_of_each: Project) -> None:
     )
     wrong = {"test_override_of_what_does_not_exist", "test_environment_variable"}
     inner.assert_passed(*inner.outcomes.keys() - wrong)
+
+
+def test_setting_that_tests_lack_is_named(project: Project) -> None:
+    before = "    environment: Literal"
+    project.edit("app/settings.py", before, f"    sms_api_key: SecretStr\n{before}")
+    refused = project.pytest("tests/test_settings.py", check=False).stdout
+    assert "sms_api_key" in refused
+    assert "given to `seal`, in tests/fixtures/environment.py" in refused
+    assert "Traceback" not in refused
+
+    before = '            "ENVIRONMENT": "test",\n'
+    given = f'{before}            "SMS_API_KEY": "of tests",\n'
+    project.edit("tests/fixtures/environment.py", before, given)
+    row = "| `SMS_API_KEY` | | of the provider |\n| `SECRET_KEY`"
+    project.edit("docs/operating.md", "| `SECRET_KEY`", row)
+    project.pytest("tests/test_settings.py", "tests/test_cli.py")
+    project.run("mypy", "app", "tests/test_settings.py", "tests/fixtures")

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import sessionmaker, utc_now
-from app.jobs import Context, enqueue, execution, job
+from app.jobs import Context, enqueue, enqueue_at, execution, job
 from app.jobs import worker as worker_module
 from app.jobs.execution import LEASE, MAX_ATTEMPTS, JobFailedError, claim, delay, execute
 from app.jobs.models import Job
@@ -110,6 +110,17 @@ async def test_is_part_of_the_transaction(session: AsyncSession, jobs: Jobs) -> 
     await session.rollback()
 
     assert await jobs.waiting() == []
+
+
+async def test_waits_for_its_moment(session: AsyncSession, jobs: Jobs) -> None:
+    enqueue_at(session, utc_now() + timedelta(days=1), note, text="a reminder")
+    await session.commit()
+
+    await jobs.run()
+    assert done == []
+
+    await jobs.run_all()
+    assert [text for _, text in done] == ["a reminder"]
 
 
 async def test_is_announced_once(session: AsyncSession, jobs: Jobs) -> None:

@@ -7,6 +7,6 @@ its last error when that has happened too often.
 Other packages take from here what they need, and nothing from further inside.
 """
 
-from app.jobs.queue import Context, enqueue, job
+from app.jobs.queue import Context, enqueue, enqueue_at, job
 
-__all__ = ["Context", "enqueue", "job"]
+__all__ = ["Context", "enqueue", "enqueue_at", "job"]

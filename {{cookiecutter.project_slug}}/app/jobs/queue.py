@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from app.database import utc_now
 from app.jobs.models import Job
 from app.services import Provider, service
 
@@ -54,12 +56,23 @@ def enqueue(
     **arguments: Arguments.kwargs,
 ) -> None:
     """Queues a job in the session's transaction. It runs soon after the commit."""
+    enqueue_at(session, utc_now(), function, *args, **arguments)
+
+
+def enqueue_at(
+    session: AsyncSession,
+    moment: datetime,
+    function: Function[Arguments],
+    *args: Arguments.args,
+    **arguments: Arguments.kwargs,
+) -> None:
+    """The same, for a job that is not to run before this moment."""
     if args:
         raise TypeError(
             "The arguments of a job have names: write `enqueue(session, job, name=...)`."
         )
     name = f"{function.__module__}.{function.__qualname__}"
-    session.add(Job(name=name, arguments=arguments))
+    session.add(Job(name=name, arguments=arguments, run_at=moment))
     if QUEUED not in session.info:
         event.listen(session.sync_session, "after_commit", _notify)
     session.info[QUEUED] = True
