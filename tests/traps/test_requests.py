@@ -212,6 +212,16 @@ SHARED = """
             app.dependency_overrides = {}
 
 
+    @pytest.fixture(scope="module")
+    def wide():
+        return 1
+
+
+    async def test_that_asks_for_a_wide_fixture_later(app, request):
+        app.dependency_overrides[real] = lambda: "of the test"
+        request.getfixturevalue("wide")
+
+
     async def test_after_the_class(route, client, app):
         assert (await client.get("/which")).json() == "real"
         assert not hasattr(app.state, "colour")

@@ -51,12 +51,19 @@ def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> b
 # to make, extend and drop it by hand.
 ENUM = Enum(enum.Enum, native_enum=False, length=50)
 
+# What the database computes comes back with the statement: an attribute access must never need the database.
+EAGER: dict[str, Any] = {"eager_defaults": True}
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {enum.Enum: ENUM, Literal: ENUM}  # noqa: RUF012
-    # What the database computes comes back with the statement: an attribute access must never need the database.
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012
+    __mapper_args__ = EAGER
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if isinstance(own := vars(cls).get("__mapper_args__"), dict):
+            cls.__mapper_args__ = EAGER | own
+        super().__init_subclass__(**options)
 
 
 def utc_now() -> datetime:

@@ -38,7 +38,9 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = [*message.get("headers", ())]
-                message["headers"] = headers + missing_headers(scope, dict(headers))
+                if message["status"] != 304:  # those of what the client has count on
+                    headers += missing_headers(scope, dict(headers))
+                message["headers"] = headers
                 if app.state.shutdown.is_set() and scope.get("http_version") in ("1.0", "1.1"):
                     message["headers"].append(CLOSE)
             await send(message)

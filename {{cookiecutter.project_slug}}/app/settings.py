@@ -64,7 +64,9 @@ def check_database_url(url: str) -> str:
 def check_redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        is_valid = parts.scheme.startswith(("redis", "valkey")) and (parts.port or True)
+        is_valid = parts.scheme.startswith(("redis", "valkey"))
+        if "," not in parts.netloc:  # as in those of a cluster
+            _ = parts.port
     except ValueError:  # no port, for example, where a password holds a slash
         is_valid = False
     if not is_valid:

@@ -242,7 +242,7 @@ class Isolation:
         """The response of this task is complete."""
         tasks = lineage(task)
         for session, maker in list(self._makers.items()):
-            if maker in tasks and (session in self._admitted or unflushed(session)):
+            if maker in tasks and (has_written(session) or unflushed(session)):
                 self._answered[session] = what
 
     def note_begin_of_commit(self, session: Session) -> None:

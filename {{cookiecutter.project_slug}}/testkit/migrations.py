@@ -112,6 +112,8 @@ def _value(kind: TypeEngine[Any]) -> Any:
     if isinstance(kind, Enum):
         return kind.enums[0]
     value = VALUES[kind.python_type]
+    if isinstance(value, (datetime, time)) and not getattr(kind, "timezone", False):
+        value = value.replace(tzinfo=None)
     return value[: getattr(kind, "length", None)] if isinstance(value, str) else value
 
 

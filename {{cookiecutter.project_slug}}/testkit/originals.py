@@ -4,6 +4,7 @@ A fixture that is wider than a test may change it as well, for as long as it liv
 """
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,9 +18,23 @@ class Original:
         self.name = name
         self.note()
 
+    def present(self) -> Any:
+        return self.place[self.name].copy()
+
     def note(self) -> None:
         self.value: Any = self.place[self.name]
-        self.content = self.value.copy()
+        self.content = self.present()
+
+    def note_since(self, before: Any) -> None:
+        """Only what has changed since then."""
+        now = self.present()
+        if isinstance(now, dict):
+            self.content = {k: v for k, v in self.content.items() if k in now or k not in before}
+            changed = {k: v for k, v in now.items() if k not in before or before[k] is not v}
+            self.content |= changed
+        else:
+            self.content = [one for one in self.content if one in now or one not in before]
+            self.content += [one for one in now if one not in before]
 
     def restore(self) -> None:
         self.place[self.name] = self.value
@@ -29,6 +44,8 @@ class Original:
 
 
 _originals: list[Original] = []
+_ending: set[Any] = set()
+"""Fixtures that are about to take back what they have changed."""
 
 
 def keep_between_tests(owner: object, *names: str) -> None:
@@ -36,28 +53,34 @@ def keep_between_tests(owner: object, *names: str) -> None:
     _originals.extend(Original(owner, name) for name in names)
 
 
-def _note() -> None:
-    for original in _originals:
-        original.note()
-
-
 def _restore() -> None:
     for original in _originals:
         original.restore()
 
 
+def _begin_end(fixture: pytest.FixtureDef[Any]) -> None:
+    _restore()
+    _ending.add(fixture)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
-    result = yield
-    if fixturedef.scope != "function":
-        _note()
-        fixturedef.addfinalizer(_restore)  # before its own, which take back what it has changed
-    return result
+    if fixturedef.scope == "function":
+        return (yield)
+    before = [(original, original.present()) for original in _originals]
+    try:
+        return (yield)
+    finally:
+        for original, content in before:
+            original.note_since(content)
+        fixturedef.addfinalizer(partial(_begin_end, fixturedef))  # before those of its own
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
-    if fixturedef.scope != "function":
-        _note()
+    if fixturedef in _ending:
+        _ending.discard(fixturedef)
+        for original in _originals:
+            original.note()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -6,11 +6,12 @@ from decimal import Decimal
 
 import httpx2
 import pytest
-from sqlalchemy import literal, select
+from sqlalchemy import MetaData, literal, select
 from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database import Money, Session, UTCDateTime
+from app.database import Base, Money, Session, UTCDateTime
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.client import create_client
@@ -54,6 +55,22 @@ async def test_moment_without_a_zone_is_in_utc(
     time.tzset()
 
     assert stored == noon.replace(tzinfo=UTC)
+
+
+def test_models_may_have_arguments_of_their_own() -> None:
+    class Elsewhere(Base):
+        __abstract__ = True
+        metadata = MetaData()
+
+    class Versioned(Elsewhere):
+        __tablename__ = "versioned"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        version: Mapped[int] = mapped_column()
+        __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
+
+    assert Versioned.__mapper__.eager_defaults is True
+    assert Versioned.__mapper__.version_id_col is Versioned.__table__.c.version
 
 
 async def answer_to(error: Exception, settings: Settings) -> httpx2.Response:

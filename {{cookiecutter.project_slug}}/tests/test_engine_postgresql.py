@@ -1,15 +1,23 @@
 """The engine that serves requests keeps to the limits of the settings."""
 
+import time
 import traceback
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import await_only
 
-from app.engine import create_engine, engine_options, is_outage
+from app.engine import (
+    MIGRATION_LOCK,
+    create_engine,
+    engine_options,
+    is_outage,
+    one_migration,
+)
 from app.settings import Settings
 from app.users.models import User
 from app.users.store import UserDatabase
@@ -94,3 +102,26 @@ async def test_closed_connection_is_replaced(limited_engine: AsyncEngine) -> Non
     async with limited_engine.connect() as connection:
         assert await connection.scalar(text("SELECT pg_backend_pid()")) != process
     await limited_engine.dispose()
+
+
+@pytest.mark.committed
+async def test_second_migration_waits_for_the_first(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    async with engine.connect() as first, engine.connect() as second:
+        await first.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+
+        def sleep(_seconds: float) -> None:
+            assert not second.sync_connection.in_transaction()  # type: ignore[union-attr]
+            steps.append("waits")
+            await_only(first.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})"))
+
+        def migrate(connection: Connection) -> None:
+            with one_migration(connection):
+                steps.append("migrates")
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        await second.run_sync(migrate)
+
+    assert steps == ["waits", "migrates"]

@@ -97,6 +97,18 @@ async def test_page_may_have_a_policy_of_its_own(settings: Settings) -> None:
     assert response.headers.get_list("content-security-policy") == ["default-src 'self'"]
 
 
+async def test_page_that_has_not_changed_keeps_its_headers(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.get("/page")
+    async def page() -> Response:
+        return Response(status_code=304)
+
+    response = await create_client(app).get("/page")
+
+    assert "content-security-policy" not in response.headers
+
+
 async def test_mounted_application_has_the_headers_too(settings: Settings) -> None:
     app = create_app(settings)
     mounted = FastAPI()

@@ -38,6 +38,11 @@ async def note(context: Context, text: str) -> None:
         raise OSError("no mail server")
     if text == "leaves":
         raise SystemExit(3)
+    if text == "cancels itself":
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        await asyncio.sleep(0)
     if text == "is cancelled":
         shared = asyncio.create_task(asyncio.sleep(100))
         shared.cancel()
@@ -169,7 +174,7 @@ async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: J
     assert await claim() is None
 
 
-@pytest.mark.parametrize("text", ["is cancelled", "leaves"])
+@pytest.mark.parametrize("text", ["is cancelled", "cancels itself", "leaves"])
 async def test_that_ends_itself_has_failed(
     app: FastAPI, session: AsyncSession, jobs: Jobs, text: str
 ) -> None:

@@ -63,6 +63,14 @@ def test_what_would_fail_later_is_refused_without_its_value(
     assert "pa55word" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:x@127.0.0.1:6379/0", "rediss://redis", "redis+sentinel://h1:26379,h2:26379/name"],
+)
+def test_addresses_of_redis(settings: Settings, url: str) -> None:
+    assert Settings(redis_url=url).redis_url == url
+
+
 def test_file_in_another_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("SMTP_USERNAME=J\xf6rg".encode("latin-1"))
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")

@@ -49,7 +49,7 @@ def migrate(
         else:
             fail(str(error))
     except (DBAPIError, *DRIVER_ERRORS) as error:
-        lines = ["A migration was refused, and is undone.", *refused_at(error)]
+        lines = ["A migration was refused:", *refused_at(error)]
         fail("\n".join([*lines, f"The database says: {said_by(error)}"]))
 
 

@@ -72,16 +72,23 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
 async def _try(app: FastAPI, job: Job) -> None:
     if job.attempts > MAX_ATTEMPTS:
         raise JobFailedError("Every process that has tried it has died.")
+    runner = asyncio.current_task()
+    try:
+        # In a task of its own: one that is cancelled from inside must not end who runs the jobs.
+        await asyncio.create_task(_call(app, job))
+    except asyncio.CancelledError as error:
+        if runner is not None and runner.cancelling():
+            raise  # the process ends, and another one takes the job
+        raise JobFailedError("It has raised CancelledError.") from error
+
+
+async def _call(app: FastAPI, job: Job) -> None:
     try:
         with working(str(job.id)), tracer.start_as_current_span(job.name):
             async with asyncio.timeout(TIME_LIMIT):
                 await JOBS[job.name](Context(app, job.id), **job.arguments)
-    except (asyncio.CancelledError, SystemExit) as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise  # the process ends, and another one takes the job
-        # Of something that the job has waited for: it must not end who runs the jobs.
-        raise JobFailedError(f"It has raised {type(error).__name__}.") from error
+    except SystemExit as error:
+        raise JobFailedError("It has raised SystemExit.") from error
 
 
 async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:

@@ -1,6 +1,8 @@
 """The mails about accounts, as jobs: a request takes as long whether or not there is an account."""
 
+from collections.abc import Coroutine
 from html import escape
+from typing import Any
 
 from app.database import sessionmaker
 from app.jobs import Context, job
@@ -16,7 +18,7 @@ async def send_reset_token(context: Context, email: str) -> None:
     if user is not None and user.is_active:
         text, token = "Your token to set a new password:", manager.reset_token(user)
         await _send(context, email, "Reset your password", text, token)
-        await manager.on_after_forgot_password(user, token)
+        await _tell(context, manager.on_after_forgot_password(user, token))
 
 
 @job
@@ -25,7 +27,7 @@ async def send_verification_token(context: Context, email: str) -> None:
     if user is not None and user.is_active and not user.is_verified:
         text, token = "Your token to verify this address:", manager.verification_token(user)
         await _send(context, email, "Verify your address", text, token)
-        await manager.on_after_request_verify(user, token)
+        await _tell(context, manager.on_after_request_verify(user, token))
 
 
 @job
@@ -40,6 +42,14 @@ async def _find(context: Context, email: str) -> tuple[UserManager, User | None]
     async with sessionmaker() as session:
         manager = UserManager(UserDatabase(session, User), context.app.state.settings)
         return manager, await manager.user_db.get_by_email(email)
+
+
+async def _tell(context: Context, hook: Coroutine[Any, Any, None]) -> None:
+    """If it fails, the mail has been sent all the same."""
+    try:
+        await hook
+    except Exception as error:
+        context.app.state.report_error(error)
 
 
 async def _send(context: Context, email: str, subject: str, text: str, token: str = "") -> None:

@@ -24,7 +24,7 @@ from app.throttle import Throttled, ThrottleDep
 from app.users import passwords
 from app.users.models import User
 from app.users.schemas import UserCreate, UserUpdate
-from app.users.store import UserDatabase
+from app.users.store import UserDatabase, deleted
 
 HOW_TO_CHANGE = "To change it, send your present password as `current_password`."
 
@@ -62,7 +62,11 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         if user is None:
             await self.hash(password)
             return None
-        if not await self.is_password_of(user, password):
+        try:
+            is_known = await self.is_password_of(user, password)
+        except UserNotExists:
+            return None
+        if not is_known:
             return None
         await self.user_db.session.commit()
         return user
@@ -106,21 +110,29 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
     ) -> User:
         changed = user_update.model_fields_set
         self._expected = {}
-        if safe and (
+        needs_proof = safe and (
             "password" in changed or ("email" in changed and user_update.email != user.email)
-        ):
-            if self.throttle is not None:
-                await self.throttle.check("change", self.settings.throttle_login, user.email)
-            known = user_update.current_password or ""
-            if not await self.is_password_of(user, known):
-                raise InvalidPasswordException(HOW_TO_CHANGE)
-            self._expected = {"hashed_password": user.hashed_password}
-        if "password" in changed and "email" in changed:
-            passwords.check(user_update.password, user_update.email)
+        )
         try:
+            if needs_proof:
+                await self.prove(user, user_update.current_password)
+                self._expected = {"hashed_password": user.hashed_password}
+            if "password" in changed and "email" in changed:
+                passwords.check(user_update.password, user_update.email)
             return await super().update(user_update, user, safe, request)
         except ChangedMeanwhileError:
             raise InvalidPasswordException(HOW_TO_CHANGE) from None
+        except UserNotExists as error:
+            raise deleted() from error
+
+    async def prove(self, user: User, password: str | None) -> None:
+        """Raises `InvalidPasswordException`, or 429 for one guess too many."""
+        if password is not None:
+            if self.throttle is not None:
+                await self.throttle.check("change", self.settings.throttle_login, user.email)
+            if await self.is_password_of(user, password):
+                return
+        raise InvalidPasswordException(HOW_TO_CHANGE)
 
     async def _update(self, user: User, update_dict: dict[str, Any]) -> User:
         values = dict(update_dict)
@@ -141,7 +153,10 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         passwords.check(password, user.email)
 
     async def log_out_everywhere(self, user: User) -> None:
-        await self.user_db.lock(user)
+        try:
+            await self.user_db.lock(user)
+        except UserNotExists as error:
+            raise deleted() from error
         await self.user_db.update(user, {"token_version": user.token_version + 1})
 
     def reset_token(self, user: User) -> str:
@@ -169,9 +184,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         try:
             claims = decode_jwt(token, self.verification_token_secret, audience)
             user = await self.get(self.parse_id(claims["sub"]))
+            await self.user_db.lock(user)
         except (jwt.PyJWTError, KeyError, InvalidID, UserNotExists) as error:
             raise InvalidVerifyToken from error
-        await self.user_db.lock(user)
         if claims.get("email") != user.email:
             raise InvalidVerifyToken
         if user.is_verified:
@@ -196,7 +211,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         self._expected = {"email": user.email, "token_version": user.token_version}
         try:
             user = await self._update(user, {"password": password})
-        except ChangedMeanwhileError:
+        except (ChangedMeanwhileError, UserNotExists):
             raise InvalidResetPasswordToken from None
         finally:
             self._expected = {}

@@ -157,4 +157,6 @@ def refuse_password(code: str, error: InvalidPasswordException) -> NoReturn:
     raise AppError(400, code, str(error.reason)) from error
 
 
-users.include_router(fastapi_users.get_users_router(UserRead, UserUpdate))
+users.include_router(
+    fastapi_users.get_users_router(UserRead, UserUpdate), responses=problem_responses(429)
+)

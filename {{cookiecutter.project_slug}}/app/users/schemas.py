@@ -8,18 +8,26 @@ from pydantic import AfterValidator, Field
 from app.users.models import normalise
 from app.users.passwords import MAXIMUM_LENGTH, MINIMUM_LENGTH
 
+LONGEST_EMAIL = 320
 ABSENT: Any = None  # a default is not validated, so null stays refused
 
 
 def to_ascii(email: str) -> str:
     """The address as every mail server takes it: an international domain in its ASCII form."""
+    check_length(email)  # before it is parsed, which takes minutes for a very long one
     try:
         found = validate_email(email.strip(), check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         raise ValueError(f"value is not a valid email address: {error}") from None
     if found.ascii_email is None:
         raise ValueError("the part before the @ has letters that not every mail server takes")
+    check_length(found.ascii_email)
     return normalise(found.ascii_email)
+
+
+def check_length(email: str) -> None:
+    if len(email) > LONGEST_EMAIL:
+        raise ValueError(f"an address has at most {LONGEST_EMAIL} characters")
 
 
 def spelled(email: str) -> str:
@@ -28,13 +36,13 @@ def spelled(email: str) -> str:
         return to_ascii(email)
     except ValueError:
         # Of whoever was let in by other rules. No database can look for the others.
-        return normalise(email) if email.isprintable() else ""
+        return normalise(email) if len(email) <= LONGEST_EMAIL and email.isprintable() else ""
 
 
 Email = Annotated[
     str,
     AfterValidator(to_ascii),
-    Field(max_length=320, json_schema_extra={"format": "email"}),
+    Field(json_schema_extra={"format": "email", "maxLength": LONGEST_EMAIL}),
 ]
 Password = Annotated[
     str,

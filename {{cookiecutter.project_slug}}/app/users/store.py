@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from fastapi_users.exceptions import UserAlreadyExists
+from fastapi_users.exceptions import UserAlreadyExists, UserNotExists
 from fastapi_users_db_sqlalchemy import SQLAlchemyUserDatabase
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
@@ -13,6 +13,10 @@ from app.database import violates_unique
 from app.errors import AppError
 from app.users.models import User
 from app.users.schemas import spelled
+
+
+def deleted() -> AppError:
+    return AppError(404, "USER_NOT_FOUND", "The user has just been deleted.")
 
 
 class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
@@ -25,12 +29,12 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
         return user
 
     async def lock(self, user: User) -> None:
-        """Reads it again; until the next commit, nobody else can change it."""
+        """Reads it again, or `UserNotExists`; until the next commit, nobody else can change it."""
         try:
             await self.session.refresh(user, with_for_update=True)
         except InvalidRequestError as error:
             await self.session.rollback()
-            raise AppError(404, "USER_NOT_FOUND", "The user has just been deleted.") from error
+            raise UserNotExists from error
 
     async def create(self, create_dict: dict[str, Any]) -> User:
         try:
@@ -50,7 +54,7 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
             await self.session.rollback()
             if await self.get(user_id) is not None:
                 raise
-            raise AppError(404, "USER_NOT_FOUND", "The user has just been deleted.") from error
+            raise deleted() from error
 
     async def _explain(self, error: IntegrityError) -> None:
         await self.session.rollback()

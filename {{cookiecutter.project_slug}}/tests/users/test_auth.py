@@ -9,15 +9,20 @@ from uuid import UUID
 import httpx2
 import jwt
 import pytest
+from fastapi import FastAPI
+from fastapi_users import InvalidPasswordException
+from fastapi_users.exceptions import UserNotExists
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pwdlib.hashers.bcrypt import BcryptHasher
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.settings import Settings
-from app.users import passwords
+from app.users import passwords, schemas
 from app.users.manager import UserManager
 from app.users.models import User
+from app.users.store import UserDatabase
 from testkit.performance.queries import assert_queries
 from tests.fixtures.factories import UserFactory
 from tests.fixtures.fast_auth import PASSWORD
@@ -166,6 +171,20 @@ class TestLogin:
         await user_factory(email="ada@xn--bcher-kva.com")
 
         assert (await log_in(client, email, PASSWORD)).status_code == 200
+
+    @pytest.mark.parametrize("route", ["login", "register"])
+    async def test_address_of_any_length_is_refused_at_once(
+        self, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, route: str
+    ) -> None:
+        """To parse one takes minutes."""
+        monkeypatch.setattr(schemas, "validate_email", None)
+        email = "é" * 321 + "@example.com"
+        body = {"username": email, "email": email, "password": PASSWORD}
+        sent: dict[str, Any] = {"data" if route == "login" else "json": body}
+
+        response = await client.post(f"/api/v1/auth/{route}", **sent)
+
+        assert response.status_code == (400 if route == "login" else 422)
 
     async def test_refuses_half_a_character(self, client: httpx2.AsyncClient) -> None:
         """Which a client can send in an encoding of its choice."""
@@ -495,7 +514,87 @@ class TestRaces:
 
         response = await log_in(client, user.email, PASSWORD)
 
-        assert (response.status_code, response.json()["code"]) == (404, "USER_NOT_FOUND")
+        assert (response.status_code, response.json()["code"]) == (400, "LOGIN_BAD_CREDENTIALS")
+
+    @pytest.mark.parametrize("route", ["reset-password", "verify"])
+    async def test_token_of_a_user_who_is_deleted(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        mock_services: MockServices,
+        monkeypatch: pytest.MonkeyPatch,
+        route: str,
+    ) -> None:
+        asked = {"reset-password": "forgot-password", "verify": "request-verify-token"}[route]
+        token = await self.token(client, user, mock_services, asked)
+        lock = UserDatabase.lock
+
+        async def delete_first(store: UserDatabase, user: User) -> None:
+            await store.session.execute(delete(User))
+            await lock(store, user)
+
+        monkeypatch.setattr(UserDatabase, "lock", delete_first)
+        answer = {"token": token, "password": NEW_PASSWORD}
+        response = await client.post(f"/api/v1/auth/{route}", json=answer)
+
+        assert (response.status_code, response.json()["code"][-9:]) == (400, "BAD_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "change"),
+    [
+        ("PATCH", "users/me", {"password": NEW_PASSWORD, "current_password": PASSWORD}),
+        ("POST", "auth/logout-everywhere", None),
+    ],
+)
+async def test_change_of_a_user_who_is_deleted(
+    user_client: httpx2.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    route: str,
+    change: dict[str, str] | None,
+) -> None:
+    async def lock(_store: UserDatabase, _user: User) -> None:
+        raise UserNotExists
+
+    monkeypatch.setattr(UserDatabase, "lock", lock)
+
+    response = await user_client.request(method, f"/api/v1/{route}", json=change)
+
+    assert (response.status_code, response.json()["code"]) == (404, "USER_NOT_FOUND")
+
+
+async def test_commands_have_no_limit(
+    user: User, session: AsyncSession, settings: Settings
+) -> None:
+    manager = UserManager(UserDatabase(session, User), settings)
+
+    await manager.prove(user, PASSWORD)
+    with pytest.raises(InvalidPasswordException):
+        await manager.prove(user, None)
+
+
+async def test_hook_that_fails_sends_no_second_mail(
+    client: httpx2.AsyncClient,
+    user: User,
+    jobs: Jobs,
+    mock_services: MockServices,
+    monkeypatch: pytest.MonkeyPatch,
+    app: FastAPI,
+) -> None:
+    reported: list[Exception] = []
+
+    async def fail(*_: object) -> None:
+        raise OSError("no statistics")
+
+    monkeypatch.setattr(UserManager, "on_after_forgot_password", fail)
+    app.state.report_error = reported.append
+    await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+    for _ in range(2):
+        await jobs.run_all()
+
+    assert len(mock_services.email.outbox) == 1
+    assert [str(error) for error in reported] == ["no statistics"]
 
 
 async def test_hooks_of_fastapi_users_are_called(
