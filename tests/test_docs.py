@@ -135,6 +135,7 @@ SYMPTOMS = {
         from collections.abc import AsyncIterable
         from fastapi import FastAPI
         from fastapi.sse import EventSourceResponse
+        from sqlalchemy import text
         from app.database import SessionDep
         from tests.fixtures.client import create_client
 
@@ -143,9 +144,40 @@ SYMPTOMS = {
 
             @app.get("/ticks", response_class=EventSourceResponse)
             async def ticks(session: SessionDep) -> AsyncIterable[int]:
-                yield 1
+                yield await session.scalar(text("SELECT 1"))
+                yield 2
 
             await create_client(app).get("/ticks")
+    """,
+    "LateCommit": """
+        from fastapi import Depends, FastAPI
+        from app.database import sessionmaker
+        from app.users.models import User
+        from tests.fixtures.client import create_client
+
+        async def unit_of_work():
+            async with sessionmaker() as session:
+                yield session
+                await session.commit()
+
+        async def test_it(database_isolation):
+            app = FastAPI()
+
+            @app.post("/users")
+            async def add(session=Depends(unit_of_work)) -> None:
+                session.add(User(email="ada@example.com", hashed_password=""))
+
+            await create_client(app).post("/users")
+    """,
+    "which has failed, and nobody awaits it": """
+        import asyncio
+
+        async def fail():
+            raise ValueError
+
+        async def test_it():
+            task = asyncio.create_task(fail())
+            await asyncio.sleep(0.001)
     """,
     "missing 1 required positional argument: 'request'": """
         from fastapi import Depends, FastAPI, Request, WebSocket

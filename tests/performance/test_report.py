@@ -105,9 +105,9 @@ class TestPage:
         page.goto(report.as_uri())
         expect(page.locator("#rows tr").first).to_contain_text("test_production_argon2")
 
-        page.get_by_label("Search").fill("TESTLOGIN users")
+        page.get_by_label("Search").fill("TESTRESET users")
         assert rows(page)
-        assert all("testlogin" in name.lower() and "users" in name.lower() for name in rows(page))
+        assert all("testreset" in name.lower() and "users" in name.lower() for name in rows(page))
         expect(page.locator("#count")).to_contain_text(f"{len(rows(page))} of ")
 
         page.get_by_label("Search").fill("")

@@ -94,6 +94,10 @@ ROUTES = """
         async def log():
             logger.info("%s was created", "it", extra={"name": "a field of every record"})
 
+        @app.post("/serializable")
+        async def serializable(session: SessionDep):
+            await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+
         @app.get("/status")
         async def status():
             return Response(status_code=999)
@@ -145,6 +149,10 @@ ROUTES = """
 
     async def test_status_that_nobody_knows(routes, client):
         await client.get("/status")
+
+
+    async def test_isolation_level(routes, client, each_isolation):
+        await client.post("/serializable")
 
 
     async def test_routes_are_gone(client):
@@ -280,10 +288,12 @@ def test_red_where_production_is(copy_of_each: Project) -> None:
     run.assert_says("test_body_in_the_background", "ClientDisconnect")
     run.assert_says("test_line_of_the_log", "Attempt to overwrite 'name'")
     run.assert_says("test_status_that_nobody_knows", "999 is no status of HTTP")
+    run.assert_says("test_isolation_level[rollback]", "With `rollback`, all sessions share one")
     failed = r"the task fail, created at tests/test_inner.py:\d+, which has failed, and nobody"
     run.assert_says("test_task_that_fails", failed, "the index is away", kind="error")
     run.assert_says("test_task_that_fails_and_is_dropped", failed, "the index is away")
     run.assert_passed(
+        "test_isolation_level[committed]",
         "test_commit_after_the_flush",
         "test_commit_after_the_response",
         "test_commit_in_the_background",

@@ -47,8 +47,8 @@ def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> b
     )
 
 
-# As text on every database: a type of its own, as PostgreSQL has it, is no part of a table, and migrations would have
-# to make, extend and drop it by hand.
+# As text on every database: a type of the database's own is no part of a table, and migrations would have to make,
+# extend and drop it by hand.
 ENUM = Enum(enum.Enum, native_enum=False, length=50)
 
 # What the database computes comes back with the statement: an attribute access must never need the database.

@@ -26,6 +26,10 @@ HINTS = {
         "Two transactions have overlapped on the one connection of a test with `rollback`: mark it "
         "with `@pytest.mark.committed`."
     ),
+    r"isolation_level may not be altered": (
+        "With `rollback`, all sessions share one connection, whose transaction has begun: mark the test with "
+        "`@pytest.mark.committed`."
+    ),
     r"unable to open database file|Connect call failed .*, 1\b": (
         "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
         "for `database_isolation`."
