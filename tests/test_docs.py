@@ -126,10 +126,11 @@ SYMPTOMS = {
             async def route(socket: WebSocket, session: SessionDep):
                 await socket.accept()
                 await session.execute(text("SELECT 1"))
+                await socket.send_text("ready")
                 await socket.receive_text()
 
-            async with create_client(app).websocket("/"):
-                pass
+            async with create_client(app).websocket("/") as socket:
+                await socket.receive_text()
     """,
     "goes on while the transaction": """
         from collections.abc import AsyncIterable
