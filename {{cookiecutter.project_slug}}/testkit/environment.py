@@ -86,7 +86,7 @@ def _subclasses(kind: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
 def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSettings]]:
     for each in classes:
         yield each
-        annotations = [field.annotation for field in each.model_fields.values()]
+        annotations: list[Any] = [field.annotation for field in each.model_fields.values()]
         yield from _with_nested(
             [found for found in annotations if isclass(found) and issubclass(found, BaseSettings)]
         )

@@ -225,7 +225,7 @@ class Isolation:
 
     def note_made(self, session: Session) -> None:
         """A session of the application."""
-        self._makers[session] = responsible_task() if asyncio._get_running_loop() else None
+        self._makers[session] = None if asyncio._get_running_loop() is None else responsible_task()
 
     def admit(self, session: Session) -> None:
         """Called in SQLAlchemy's greenlet, before every statement of the application."""
