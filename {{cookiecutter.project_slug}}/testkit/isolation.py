@@ -251,8 +251,8 @@ class Isolation:
         if what is not None and (has_written(session) or unflushed(session)):
             warnings.warn(
                 LateCommit(
-                    f"{what} before its transaction was committed, at {call_site()}: the client can ask for what is not there yet, and is never told if the "
-                    "commit fails. Commit before the route returns."
+                    f"{what} before its transaction was committed, at {call_site()}: the client can ask for "
+                    "what is not there yet, and is never told if the commit fails. Commit before the route returns."
                 ),
                 stacklevel=2,
             )
@@ -488,24 +488,27 @@ class Rollback(Isolation):
 
 def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str) -> None:
     """Call it when the application waits for a service outside: `what` is its method."""
-    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
-    if isolation is not None:
+    if (isolation := _isolation_of(sessionmaker)) is not None:
         fakes = sys._getframe(1).f_code.co_filename
         isolation.note_outside_call(f"`{what}`", fakes)
 
 
 def note_wait(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
     """Call it when a route, of this task, waits or goes on as long as its client stays."""
-    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
-    if isolation is not None:
+    if (isolation := _isolation_of(sessionmaker)) is not None:
         isolation.note_wait(what, task)
 
 
 def note_answer(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
     """Call it when a response, of this task, is complete."""
-    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
-    if isolation is not None:
+    if (isolation := _isolation_of(sessionmaker)) is not None:
         isolation.note_answer(what, task)
+
+
+def _isolation_of(sessionmaker: async_sessionmaker[AsyncSession]) -> Isolation | None:
+    """Of the present test, if it has one."""
+    isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
+    return isolation
 
 
 def _named(instances: list[object]) -> str:
