@@ -147,6 +147,24 @@ class TestCommands:
         assert "RuntimeError: the disk is on fire" in result.stdout
         assert "smoke: something is broken" in result.stdout
 
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("app/cli/processes.py", "PatientProtocol", "NoSuchProtocol"),
+            ("app/cli/database.py", "Config(ALEMBIC)", "NoSuchConfig(ALEMBIC)"),
+        ],
+        ids=["serve", "migrate"],
+    )
+    def test_local_smoke_starts_what_production_starts(
+        self, project: Project, file: str, old: str, new: str
+    ) -> None:
+        project.edit(file, old, new)
+
+        result = project.pytest("tests/smoke", check=False)
+
+        assert result.returncode == 1
+        assert new.partition("(")[0] in result.stdout
+
     def test_clean_keeps_the_database(self, project: Project) -> None:
         (project.path / "my-service.db").write_text("precious")
 

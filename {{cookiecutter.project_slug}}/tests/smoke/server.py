@@ -20,7 +20,7 @@ STOP_TIMEOUT = 10.0  # seconds
 
 
 class Server:
-    """Uvicorn in a process of its own; what it prints goes to `log`."""
+    """`python -m app serve` in a process of its own; what it prints goes to `log`."""
 
     def __init__(
         self, database_url: str, exchange_rates_url: str, log: Path, **environment: str
@@ -34,6 +34,7 @@ class Server:
             "DATABASE_URL": database_url,
             "SECRET_KEY": secrets.token_urlsafe(48),
             "EXCHANGE_RATES_URL": exchange_rates_url,
+            "SHUTDOWN_DELAY": "0.1",  # for proxies, of which there is none
             **environment,
         }
         with socket.socket() as probe:
@@ -49,14 +50,14 @@ class Server:
         self._starter.start()
 
     def _start(self) -> None:
-        self._migration = self._spawn("alembic", "upgrade", "head")
+        self._migration = self._spawn("migrate")
         if self._migration.wait() == 0:
-            command = ("uvicorn", "app.main:create_app", "--factory", "--port", str(self._port))
-            self._process = self._spawn(*command)
+            where = ("--host", "127.0.0.1", "--port", str(self._port), "--workers", "1")
+            self._process = self._spawn("serve", *where)
 
     def wait_for_migration(self) -> None:
         self._starter.join(START_TIMEOUT)
-        assert self._process is not None, "alembic has failed"
+        assert self._process is not None, "`python -m app migrate` has failed"
 
     def wait_until_ready(self) -> None:
         assert self._process is not None
@@ -84,10 +85,10 @@ class Server:
                 process.kill()
                 process.wait()
 
-    def _spawn(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", "app", *command],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
