@@ -23,6 +23,7 @@ from app.engine import (
     is_outage,
 )
 from app.errors import OutageError, ProblemResponse, answers, problem
+from app.http import SAFE_METHODS
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
@@ -32,7 +33,6 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> bool:
@@ -40,11 +40,9 @@ def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> b
     table = column.table
     rules = [*table.indexes, *table.constraints]
     names = [rule.name for rule in rules if list(getattr(rule, "columns", [])) == [column]]
-    # Databases name the rule, or the column.
-    said = str(error.orig)
-    return any(f'"{name}"' in said for name in names) or said.endswith(
-        f" {table.name}.{column.name}"
-    )
+    # Drivers have the name of the rule, or say that of the column. What a server says may be in any language.
+    broken = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+    return broken in names or str(error.orig).endswith(f" {table.name}.{column.name}")
 
 
 # As text on every database: a type of the database's own is no part of a table, and migrations would have to make,
@@ -163,6 +161,14 @@ async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[Non
     finally:
         sessionmaker.configure(bind=before)
         await engine.dispose()
+
+
+@asynccontextmanager
+async def reading_session() -> AsyncIterator[AsyncSession]:
+    """For what only reads outside of a GET: where a database lets one write at a time, it need not wait for its turn."""
+    async with sessionmaker() as session:
+        await session.connection(execution_options={"read_only": True})
+        yield session
 
 
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:

@@ -1,5 +1,6 @@
 """How this service connects to PostgreSQL."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
 LOOK_INTERVAL = 0.1  # seconds
+CONNECT_TIMEOUT = 5  # seconds; each request waits as long for a host that says nothing
 
 
-# Classes of SQLSTATE: no connection, no resources, an operator (or a restart) has intervened.
-OUTAGES = ("08", "53", "57P")
+# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart.
+OUTAGES = ("08", "53", "55P03", "57P")
 # SQLAlchemy passes on what goes wrong while it connects as it is.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
@@ -39,7 +41,7 @@ class EngineSettings(BaseSettings):
 def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine that keeps values out of errors and logs; `options` go to SQLAlchemy."""
     engine = create_async_engine(url, **{"hide_parameters": True} | options)
-    event.listen(engine.sync_engine, "handle_error", _hide_row)
+    event.listen(engine.sync_engine, "handle_error", _hide_values)
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
 
@@ -53,13 +55,19 @@ def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
         raise DisconnectionError
 
 
-def _hide_row(context: ExceptionContext) -> None:
-    """Takes away what PostgreSQL quotes of a row that it refuses: an address, or a hash."""
-    for error in filter(None, (context.sqlalchemy_exception, context.original_exception)):
-        error.args = tuple(str(text).partition("\nDETAIL:")[0] for text in error.args)
+def _hide_values(context: ExceptionContext) -> None:
+    """Takes away what PostgreSQL and its driver quote of a row or a value that they refuse: an address, or a hash."""
     cause: Any = getattr(context.original_exception, "__cause__", None)
+    errors = list(filter(None, (context.sqlalchemy_exception, context.original_exception)))
+    for error in errors:
+        error.args = tuple(str(text).partition("\nDETAIL:")[0] for text in error.args)
     if hasattr(cause, "detail"):
         cause.detail = None
+    if isinstance(cause, asyncpg.DataError):
+        reason = re.split("[:\"']", str(cause))[0]  # what follows is the value
+        for error in (*errors, cause):
+            error.args = (f"{type(cause).__name__}: {reason}",)
+        cause.__cause__ = cause.__context__ = None  # of Python's, which quotes it as well
 
 
 def engine_options(settings: EngineSettings) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
         "max_overflow": settings.database_max_overflow,
         "connect_args": {
             "async_creator_fn": _connect,
+            "timeout": CONNECT_TIMEOUT,
             "server_settings": {
                 name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()
             },

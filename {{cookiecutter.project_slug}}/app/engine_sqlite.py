@@ -143,4 +143,8 @@ def _begin(writers: Writers, connection: Connection) -> None:
         writers.enter(connection)
     # Straight to the driver: a cursor of SQLAlchemy's would take three hops to its thread, not one.
     driver: Any = connection.connection.driver_connection
-    await_only(driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE"))
+    try:
+        await_only(driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE"))
+    except asyncio.CancelledError:
+        connection.invalidate()  # the driver's thread may begin it all the same, and hold the lock
+        raise

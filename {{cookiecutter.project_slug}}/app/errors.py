@@ -15,6 +15,7 @@ from fastapi.exceptions import (
     WebSocketRequestValidationError,
 )
 from fastapi.responses import JSONResponse
+from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -52,7 +53,7 @@ NAMES = {
 
 
 def names_of(status: int) -> tuple[str, str]:
-    """For programs, and for people; services and proxies have statuses of their own."""
+    """The code and the title of a status, also of one that only some proxy knows."""
     try:
         standard = HTTPStatus(status)
     except ValueError:
@@ -73,11 +74,11 @@ class ProblemResponse(JSONResponse):
     code = ""
 
 
-def leaves(error: Exception) -> Iterator[Exception]:
+def leaf_errors(error: Exception) -> Iterator[Exception]:
     """The error itself, or those of which a group consists, however deep."""
     if isinstance(error, ExceptionGroup):
         for inner in error.exceptions:
-            yield from leaves(inner)
+            yield from leaf_errors(inner)
     else:
         yield error
 
@@ -102,6 +103,9 @@ def problem(
         problem.model_dump() | jsonable_encoder(members), status_code=status, headers=headers
     )
     response.code = problem.code
+    if not is_body_allowed_for_status_code(status):  # a server would break off the connection
+        response.body = b""
+        del response.headers["content-type"], response.headers["content-length"]
     return response
 
 
@@ -155,23 +159,28 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @answers(app, HTTPException)
     def on_http_exception(connection: HTTPConnection, error: HTTPException) -> ProblemResponse:
-        # fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
+        # It may be any JSON. fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
         raw: Any = error.detail
-        code, detail = (raw["code"], raw["reason"]) if isinstance(raw, dict) else (raw, raw)
-        if not re.fullmatch(r"[A-Z][A-Z_]+", code):
-            code = None
+        code, detail, members = None, raw, {}
+        match raw:
+            case {"code": str(), "reason": str()}:
+                code, detail = raw["code"], raw["reason"]
+            case str():
+                code = raw if re.fullmatch(r"[A-Z][A-Z_]+", raw) else None
+            case _:
+                detail, members = names_of(error.status_code)[1], {"errors": raw}
         headers = dict(error.headers or {})
         if error.status_code == 401:
             headers.setdefault("WWW-Authenticate", "Bearer")
         elif error.status_code == 405:
             methods = connection.app.state.allowed_methods(connection.url.path)
             headers |= {"Allow": ", ".join(methods)} if methods else {}
-        return problem(error.status_code, detail, code=code, headers=headers)
+        return problem(error.status_code, detail, code=code, headers=headers, **members)
 
     @answers(app, ExceptionGroup)
     def on_group(connection: HTTPConnection, group: ExceptionGroup[Exception]) -> ProblemResponse:
         """What the tasks of an `asyncio.TaskGroup` have raised: the first of them is the answer."""
-        errors = list(leaves(group))
+        errors = list(leaf_errors(group))
         if not all(isinstance(error, (AppError, HTTPException)) for error in errors):
             raise group
         first: Any = errors[0]

@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import sessionmaker
+from app.database import reading_session
+from app.engine import DRIVER_ERRORS
 from app.errors import AppError, problem_responses
 
 READY_TIMEOUT = 1.5  # seconds
@@ -32,7 +33,7 @@ async def ready(request: Request) -> dict[str, str]:
         raise AppError(503, "DATABASE_TIMEOUT", "The database does not answer in time.")
     try:
         revision = look.result()
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, *DRIVER_ERRORS) as error:
         raise AppError(503, "DATABASE_UNAVAILABLE", "The database does not answer.") from error
     if revision is None or revision in outdated_revisions():
         raise AppError(503, "DATABASE_NOT_MIGRATED", "The database has to be migrated.")
@@ -41,8 +42,7 @@ async def ready(request: Request) -> dict[str, str]:
 
 async def _revision() -> str | None:
     """The revision of the schema; `None` if it was never migrated."""
-    async with sessionmaker() as session:
-        await session.connection(execution_options={"read_only": True})
+    async with reading_session() as session:
         try:
             found = await session.execute(text("SELECT version_num FROM alembic_version"))
         except SQLAlchemyError:

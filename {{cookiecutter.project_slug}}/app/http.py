@@ -8,10 +8,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.database import SAFE_METHODS
 from app.errors import problem
 from app.settings import Settings
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # As ASGI has them: in bytes, the names in lower case.
 HEADERS = (
     # What may be kept says so itself; accounts and tokens must not be.
@@ -27,7 +27,8 @@ PROBES = "/health/"
 
 
 class SecurityHeaders:
-    """Browsers are told to be careful, whoever answers. They go first, so that what refuses a request has them too."""
+    """Tells browsers to be careful, whoever answers: it is outermost but for the access log, so that refusals have the
+    headers too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -38,7 +39,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = [*message.get("headers", ())]
-                if message["status"] != 304:  # those of what the client has count on
+                if message["status"] != 304:  # the client would change what it has kept
                     headers += missing_headers(scope, dict(headers))
                 message["headers"] = headers
                 if app.state.shutdown.is_set() and scope.get("http_version") in ("1.0", "1.1"):
@@ -57,6 +58,9 @@ def missing_headers(scope: Scope, present: dict[bytes, bytes]) -> list[tuple[byt
     return [header for header in wanted if header[0] not in unwanted]
 
 
+UNKNOWN_HOST = problem(400, "The API is not called by this name.", code="UNKNOWN_HOST")
+
+
 class NamedHosts:
     """Requests under another name are refused, but for probes, which ask for an address.
 
@@ -68,20 +72,19 @@ class NamedHosts:
         self.allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen: ASGIApp = problem(400, "The API is not called by this name.", code="UNKNOWN_HOST")
-        if scope["type"] == "lifespan" or scope["path"].startswith(PROBES):
-            chosen = self.app
+        is_known = scope["type"] == "lifespan" or scope["path"].startswith(PROBES)
 
-        async def choose(*_: object) -> None:
-            nonlocal chosen
-            chosen = self.app
+        async def accept(*_: object) -> None:
+            nonlocal is_known
+            is_known = True
 
         async def send_nothing(_: Message) -> None:
             pass
 
-        check = TrustedHostMiddleware(choose, self.allowed_hosts, www_redirect=False)
-        await check(scope, receive, send_nothing)
-        await chosen(scope, receive, send)
+        if not is_known:
+            check = TrustedHostMiddleware(accept, self.allowed_hosts, www_redirect=False)
+            await check(scope, receive, send_nothing)
+        await (self.app if is_known else UNKNOWN_HOST)(scope, receive, send)
 
 
 class Conventions:
@@ -102,16 +105,16 @@ class Conventions:
             return
         method, app = scope["method"], scope["app"]
         has_started = False
-        has_head = asyncio.Event()  # the client, which wants no more
+        head_is_sent = asyncio.Event()  # and with it all that the client of a HEAD wants
 
         async def send_and_note(message: Message) -> None:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
             elif method == "HEAD":
-                if has_head.is_set():
+                if head_is_sent.is_set():
                     return
-                has_head.set()
+                head_is_sent.set()
                 message = {"type": message["type"], "body": b"", "more_body": False}
             await send(message)
 
@@ -124,28 +127,28 @@ class Conventions:
         as_get = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
             if method == "HEAD":
-                receive = partial(receive_until, has_head, receive)
+                receive = partial(receive_until, head_is_sent, receive)
             await inner(as_get, receive, send_and_note)
             if method == "HEAD":
                 scope.update(as_get, method=method)  # the log wants to know the route
         except Exception as error:
-            if has_started:  # only a broken connection tells the client that this is not all of it
-                raise
-            answer = problem(500, "Something went wrong on our side.")
-            await answer(scope, receive, send_and_note)
+            if not has_started:
+                answer = problem(500, "Something went wrong on our side.")
+                await answer(scope, receive, send_and_note)
+            # A response that has begun and not ended is broken off by the server, so that the client sees it.
             app.state.report_error(error)
 
 
-async def receive_until(gone: asyncio.Event, receive: Receive) -> Message:
-    """What the client says, or that it has gone, so that a stream ends."""
-    going = asyncio.ensure_future(gone.wait())
-    saying = asyncio.ensure_future(receive())
+async def receive_until(is_done: asyncio.Event, receive: Receive) -> Message:
+    """What the client says; when there is nothing more to send, that it has gone, so that a stream ends."""
+    waiting = asyncio.ensure_future(is_done.wait())
+    receiving = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait({going, saying}, return_when=asyncio.FIRST_COMPLETED)
-        return saying.result() if saying.done() else {"type": "http.disconnect"}
+        await asyncio.wait({waiting, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        return receiving.result() if receiving.done() else {"type": "http.disconnect"}
     finally:
-        going.cancel()
-        saying.cancel()
+        waiting.cancel()
+        receiving.cancel()
 
 
 def holds_nul(scope: Scope) -> bool:
@@ -169,6 +172,7 @@ def install_conventions(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
     if settings.allowed_hosts != ["*"]:
         app.add_middleware(NamedHosts, allowed_hosts=settings.allowed_hosts)

@@ -54,7 +54,8 @@ class AccessLog:
                 nonlocal status
                 is_answer = message["type"] in ANSWERS
                 if is_answer:
-                    message["headers"] = [*message["headers"], (b"x-request-id", work.id.encode())]
+                    headers = message.get("headers", ())
+                    message["headers"] = [*headers, (b"x-request-id", work.id.encode())]
                 await send(message)
                 if is_answer:
                     status = message.get("status", 101)
@@ -77,8 +78,8 @@ def request_id(scope: Scope) -> str:
 
 
 def log_access(scope: Scope, status: int, seconds: float, work: Work) -> None:
-    # Not the path: it may hold what nobody should read. What has no route is "-".
-    # A router's routes know their whole path only in the context of its inclusion, but for WebSockets.
+    # The route ("-" if there is none), not the path, which may hold what nobody should read. Of a route in a router,
+    # only FastAPI's context has the prefix; of a WebSocket, the route itself.
     context = scope.get("fastapi", {}).get("effective_route_context")
     route = getattr(context, "path", "") or getattr(scope.get("route"), "path", "-")
     method = scope.get("method", "WEBSOCKET")

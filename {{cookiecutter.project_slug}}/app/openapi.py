@@ -21,7 +21,7 @@ def install_openapi(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document(make())
+            add_problems(make())
         schema: dict[str, Any] = app.openapi_schema or {}
         return schema
 
@@ -29,7 +29,8 @@ def install_openapi(app: FastAPI) -> None:
     app.state.allowed_methods = partial(allowed_methods, app)
 
 
-def document(schema: dict[str, Any]) -> None:
+def add_problems(schema: dict[str, Any]) -> None:
+    """Says of every operation, in place, which problems it may answer by."""
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -48,7 +48,7 @@ def announcing_shutdown(app: FastAPI) -> Iterator[None]:
         signal.signal(signal.SIGTERM, stop)
 
 
-async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncGenerator[Item]:
     """For a response that has no end of its own: it ends when the process does, and the client sees that
     it has ended, instead of a connection that breaks."""
     stopped = asyncio.ensure_future(app.state.shutdown.wait())
@@ -69,3 +69,5 @@ async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncItera
             yield item
     finally:
         stopped.cancel()
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()

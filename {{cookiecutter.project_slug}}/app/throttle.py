@@ -1,4 +1,4 @@
-"""How often somebody may try: by the address that is named, and by the client that asks.
+"""Limits to tries (to log in, to register, to have mails sent): for each address that is named, and each client.
 
 In memory; in Redis or Valkey where `REDIS_URL` names one, for several processes.
 """
@@ -17,6 +17,8 @@ from app.settings import Settings
 from app.telemetry import throttled
 
 logger = logging.getLogger(__name__)
+
+REDIS_TIMEOUT = 0.5  # seconds; after that, this process counts by itself
 
 
 class Throttle:
@@ -41,8 +43,7 @@ class Throttle:
         for kind, who in (("client", client), ("address", address)):
             # No address is kept in Redis, nor in a list of its slow commands.
             key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
-            if not await self._hit(item, action, key):
-                end = (await self._used.get_window_stats(item, action, key)).reset_time
+            if (end := await self._refused_until(item, action, key)) is not None:
                 throttled.add(1, {"action": action})
                 seconds = max(1, math.ceil(end - time.time()))
                 raise AppError(
@@ -52,17 +53,19 @@ class Throttle:
                     headers={"Retry-After": str(seconds)},
                 )
 
-    async def _hit(self, item: Any, action: str, key: str) -> bool:
+    async def _refused_until(self, item: Any, action: str, key: str) -> float | None:
+        """Counts a try. Returns when the next one is possible, in seconds since 1970; `None` if this one is."""
         for limiter in self._limiters or self._make_limiters():
-            self._used = limiter
             try:
-                allowed: bool = await limiter.hit(item, action, key)
+                if await limiter.hit(item, action, key):
+                    return None
+                end: float = (await limiter.get_window_stats(item, action, key)).reset_time
             except Exception as error:
                 if limiter is self._limiters[-1]:
                     raise
                 logger.warning("throttling in memory (%s)", type(error).__name__)
             else:
-                return allowed
+                return end
         raise AssertionError  # pragma: no cover
 
     def _make_limiters(self) -> list[Any]:
@@ -74,7 +77,8 @@ class Throttle:
         storages: list[Any] = [MemoryStorage()]
         if self.settings.redis_url:
             url = f"async+{self.settings.redis_url}"
-            storages.insert(0, storage_from_string(url, implementation="valkey"))
+            options = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
+            storages.insert(0, storage_from_string(url, implementation="valkey", **options))
         self._limiters = [MovingWindowRateLimiter(storage) for storage in storages]
         return self._limiters
 

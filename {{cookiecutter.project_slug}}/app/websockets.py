@@ -9,7 +9,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketState
 
-from app.errors import leaves, problem
+from app.errors import leaf_errors, problem
 from app.http import holds_nul
 
 BEARER = "bearer"
@@ -65,7 +65,7 @@ class WebSocketConventions:
             else:
                 await socket.send(message)
 
-        # It knows how far they have come.
+        # Starlette's own keeps the state of both sides.
         socket = WebSocket(scope, receive_and_note, send_and_note)
         inner = problem(400, "The URL holds a NUL.") if holds_nul(scope) else self.app
         try:
@@ -76,7 +76,7 @@ class WebSocketConventions:
             if not app.state.shutdown.is_set():  # else the server waits no longer
                 raise
         except Exception as error:
-            errors = list(leaves(error))
+            errors = list(leaf_errors(error))
             if has_left and all(isinstance(error, WebSocketDisconnect) for error in errors):
                 return
             if any(map(is_unreadable, errors)):

@@ -1,4 +1,4 @@
-"""What is being done, and for whom: a request or a job, in all of its tasks."""
+"""The request or the job that the present code works for: its id, its user, its SQL statements. For the log."""
 
 import uuid
 from collections.abc import Iterator

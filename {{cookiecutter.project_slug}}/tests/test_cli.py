@@ -1,6 +1,7 @@
 """The commands, as they are typed."""
 
 import asyncio
+import errno
 import json
 import os
 import runpy
@@ -157,6 +158,43 @@ class TestAccounts:
         assert "Try again" in reason(
             run("create-superuser", "ada@example.com", text=f"{PASSWORD}\n")
         )
+
+    def test_locks_nothing_while_somebody_types(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stores: list[UserDatabase] = []
+
+        class Store(UserDatabase):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                stores.append(self)
+
+        def type_slowly() -> str:
+            assert not stores[0].session.in_transaction()
+            return PASSWORD
+
+        monkeypatch.setattr(accounts, "UserDatabase", Store)
+        monkeypatch.setattr(accounts, "read_password", type_slowly)
+
+        output(run("create-superuser", "root@example.com"))
+
+    def test_output_that_nobody_reads_is_no_mistake(
+        self, run: Run, sync_session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+
+        def write(text: str, **_options: object) -> None:
+            said.append(text)
+            if "@" in text:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        sync_session.add(User(email="ada@example.com", hashed_password="x"))
+        sync_session.commit()
+        monkeypatch.setattr("typer.echo", write)
+
+        run("users")
+
+        assert said == ["ada@example.com  unverified"]
 
     def test_lists_and_changes(self, run: Run, sync_session: Session) -> None:
         for name in ("eve", "ada"):
@@ -397,6 +435,13 @@ class TestSettings:
         assert "SMTP_STARTTLS=false  # default\n" in said
         assert "SMTP_USERNAME=  # default\n" in said
         assert secret not in said
+
+    def test_shows_no_password_of_any_url(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("REDIS_URL", "redis+sentinel://me:hidden@h1:26379,h2:26379/name")
+
+        said = output(run("settings"))
+
+        assert "REDIS_URL=redis+sentinel://me:***@h1:26379,h2:26379/name  # environment\n" in said
 
     def test_checks(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert output(run("settings", "--check")) == ""

@@ -7,13 +7,14 @@ from decimal import Decimal
 import httpx2
 import pytest
 from sqlalchemy import MetaData, literal, select
-from sqlalchemy.exc import DBAPIError, StatementError, TimeoutError  # noqa: A004
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database import Base, Money, Session, UTCDateTime
+from app.database import Base, Money, Session, UTCDateTime, violates_unique
 from app.main import create_app
 from app.settings import Settings
+from app.users.models import User
 from tests.fixtures.client import create_client
 
 
@@ -55,6 +56,19 @@ async def test_moment_without_a_zone_is_in_utc(
     time.tzset()
 
     assert stored == noon.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "is_taken"), [("ix_users_email", True), ("pk_users", False), (None, False)]
+)
+def test_taken_value_is_known_in_every_language(constraint: str | None, is_taken: bool) -> None:
+    """By the name of what was violated, where the driver has it."""
+    refused, reason = Exception("doppelter Schlüsselwert"), Exception()
+    refused.__cause__ = reason
+    reason.constraint_name = constraint  # type: ignore[attr-defined]
+    error = IntegrityError("INSERT", {}, refused)
+
+    assert violates_unique(error, User.__table__.c.email) == is_taken
 
 
 def test_models_may_have_arguments_of_their_own() -> None:

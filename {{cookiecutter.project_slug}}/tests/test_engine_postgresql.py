@@ -1,5 +1,6 @@
 """The engine that serves requests keeps to the limits of the settings."""
 
+import socket
 import time
 import traceback
 from typing import Any
@@ -51,9 +52,25 @@ async def test_server_that_is_away_is_an_outage(settings: Settings) -> None:
     assert is_outage(refused.value)
 
 
+@pytest.mark.network
+async def test_server_that_says_nothing_is_an_outage_soon(settings: Settings) -> None:
+    options = engine_options(settings)
+    assert options["connect_args"]["timeout"] <= 5
+    options["connect_args"]["timeout"] = 0.05
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        engine = create_engine(f"postgresql+asyncpg://a:b@127.0.0.1:{port}/c", **options)
+
+        with pytest.raises(ConnectionError) as refused:
+            await engine.connect()
+
+    assert is_outage(refused.value)
+
+
 def test_outages_are_told_from_mistakes() -> None:
     assert is_outage(asyncpg.TooManyConnectionsError())
     assert is_outage(asyncpg.DiskFullError())
+    assert is_outage(asyncpg.LockNotAvailableError())
     assert not is_outage(asyncpg.UndefinedTableError())
 
 
@@ -89,6 +106,25 @@ async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User)
     assert "ix_users_email" in said
     assert email not in said
     assert "a secret hash" not in said
+
+
+@pytest.mark.parametrize(
+    ("cast", "reason"),
+    [
+        ("CAST(:email AS uuid)", "invalid input for query argument $1"),
+        ("CAST(CAST(:email AS text) AS uuid)", "invalid input syntax for type uuid"),
+    ],
+)
+async def test_error_holds_nothing_of_the_value(
+    session: AsyncSession, cast: str, reason: str
+) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        await session.execute(text(f"SELECT {cast}"), {"email": "ada@example.com"})
+    await session.rollback()
+
+    said = "".join(traceback.format_exception(caught.value))
+    assert reason in said
+    assert "ada@" not in said.replace('{"email": "ada@example.com"}', "")  # the line above
 
 
 @pytest.mark.committed

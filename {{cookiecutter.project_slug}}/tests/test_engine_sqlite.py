@@ -83,6 +83,23 @@ async def test_writer_that_fails_lets_the_next_one_in(tmp_path: Path) -> None:
     await another_process.dispose()
 
 
+async def test_writer_that_is_cancelled_while_it_waits_leaves_no_lock(tmp_path: Path) -> None:
+    """Not even where the driver's thread gets the lock after that."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/writers.db"
+    engine, another_process = create_engine(url), create_engine(url)
+    async with another_process.begin() as writer:
+        await writer.execute(text("CREATE TABLE notes (number INTEGER)"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02), engine.begin():
+                pass
+    async with engine.begin() as other:
+        await other.execute(text("INSERT INTO notes VALUES (1)"))
+    async with another_process.begin() as writer:
+        await writer.execute(text("INSERT INTO notes VALUES (2)"))
+    await another_process.dispose()
+    await engine.dispose()
+
+
 async def test_writer_whose_connection_breaks_lets_the_next_one_in(tmp_path: Path) -> None:
     options = engine_options(Settings(database_busy_timeout=1))
     engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/writers.db", **options)

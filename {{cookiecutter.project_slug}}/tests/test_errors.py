@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from fastapi import HTTPException
+from fastapi import BackgroundTasks, HTTPException
 from fastapi.responses import StreamingResponse
 
 from app.errors import AppError, problem
@@ -27,6 +27,22 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     @app.get("/http-exception")
     async def http_exception() -> None:
         raise HTTPException(401, "Who are you?", headers={"WWW-Authenticate": "Bearer"})
+
+    @app.get("/any-json")
+    async def any_json() -> None:
+        raise HTTPException(409, [{"field": "name", "reason": "is taken"}])
+
+    @app.get("/without-a-body/{status}")
+    async def without_a_body(status: int) -> None:
+        raise HTTPException(status)
+
+    @app.get("/background")
+    async def background(tasks: BackgroundTasks) -> str:
+        def crash() -> None:
+            raise RuntimeError("secret detail")
+
+        tasks.add_task(crash)
+        return "done"
 
     @app.get("/large")
     async def large() -> None:
@@ -87,6 +103,21 @@ async def test_http_exception_keeps_its_headers(failing_client: httpx2.AsyncClie
     assert response.json()["detail"] == "Who are you?"
 
 
+async def test_detail_may_be_any_json(failing_client: httpx2.AsyncClient) -> None:
+    problem = (await failing_client.get("/any-json")).json()
+
+    assert (problem["code"], problem["detail"]) == ("CONFLICT", "Conflict")
+    assert problem["errors"] == [{"field": "name", "reason": "is taken"}]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_status_that_has_no_body(failing_client: httpx2.AsyncClient, status: int) -> None:
+    response = await failing_client.get(f"/without-a-body/{status}")
+
+    assert (response.status_code, response.content) == (status, b"")
+    assert "content-length" not in response.headers
+
+
 async def test_name_of_a_status_is_that_of_the_standard(
     failing_client: httpx2.AsyncClient,
 ) -> None:
@@ -130,9 +161,21 @@ async def test_log_does_not_quote_what_a_response_holds(
     assert "Field required" in caplog.text
 
 
-async def test_response_that_has_begun_is_broken_off(failing_client: httpx2.AsyncClient) -> None:
-    with pytest.raises(RuntimeError, match="secret"):
+async def test_response_that_has_begun_is_broken_off(
+    failing_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(httpx2.RemoteProtocolError):
         await failing_client.get("/breaks-off")
+
+    assert "secret detail" in caplog.text
+
+
+async def test_error_after_the_response_is_reported(
+    failing_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await failing_client.get("/background")).json() == "done"
+
+    assert "secret detail" in caplog.text
 
 
 async def test_error_nobody_has_foreseen_fails_the_test(

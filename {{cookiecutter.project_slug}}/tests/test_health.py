@@ -7,6 +7,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import app.health
+from app.engine import DRIVER_ERRORS
 
 
 async def test_live(client: httpx2.AsyncClient) -> None:
@@ -39,6 +40,19 @@ async def test_not_ready_without_a_database(
         await assert_not_ready(client, "DATABASE_UNAVAILABLE")
 
     assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_not_ready_while_the_database_refuses_whoever_connects(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy passes on what a driver says then."""
+
+    async def connection(*_args: object, **_options: object) -> None:
+        raise DRIVER_ERRORS[0]("no such role")
+
+    monkeypatch.setattr(AsyncSession, "connection", connection)
+
+    await assert_not_ready(client, "DATABASE_UNAVAILABLE")
 
 
 async def test_not_ready_while_the_database_is_frozen(

@@ -197,6 +197,8 @@ async def test_other_origins_are_let_in_by_name(
             REGISTER, headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
         )
         assert ("access-control-allow-origin" in response.headers) == allowed
+        answer = await client.get("/health/live", headers={"Origin": origin})
+        assert "retry-after" in answer.headers["access-control-expose-headers"].lower()
         assert response.headers["x-content-type-options"] == "nosniff"
 
 

@@ -139,6 +139,18 @@ async def test_is_announced_once(session: AsyncSession, jobs: Jobs) -> None:
     assert not jobs.has_news
 
 
+async def test_is_announced_when_it_is_there(session: AsyncSession, jobs: Jobs) -> None:
+    """Not at the end of a savepoint."""
+    enqueue(session, note, text="hello")
+    async with session.begin_nested():
+        session.add(User(email="ada@example.com", hashed_password=""))
+    assert not jobs.has_news
+
+    await session.commit()
+
+    assert jobs.has_news
+
+
 async def test_arguments_have_names(session: AsyncSession) -> None:
     with pytest.raises(TypeError, match="names"):
         enqueue(session, note, "hello")

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from types import FrameType
 
 import httpx2
@@ -113,6 +114,22 @@ class TestStream:
             asyncio.get_running_loop().call_soon(ending.set)
 
         assert seen == [1]
+        assert has_ended
+
+    async def test_ends_with_its_reader(self, app: FastAPI) -> None:
+        has_ended = False
+
+        async def ticks() -> AsyncIterator[int]:
+            nonlocal has_ended
+            try:
+                yield 1
+                yield 2
+            finally:
+                has_ended = True
+
+        async with aclosing(until_shutdown(app, ticks())) as stream:
+            assert await anext(stream) == 1
+
         assert has_ended
 
     async def test_ends_by_itself(self, app: FastAPI) -> None:

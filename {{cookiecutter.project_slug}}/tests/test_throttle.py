@@ -1,5 +1,6 @@
 """How often somebody may try."""
 
+import socket
 from collections.abc import Callable
 
 import httpx2
@@ -7,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from limits.aio.storage import MemoryStorage
 
+from app import throttle as throttle_module
 from app.settings import Settings
 from app.throttle import Throttle
 from app.users.models import User
@@ -123,6 +125,21 @@ async def test_redis_that_nobody_reaches(
     statuses = [(await log_in(client, "ada@example.com")).status_code for _ in range(4)]
 
     assert statuses == [400, 400, 400, 429]
+
+
+@pytest.mark.network
+async def test_redis_that_says_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert throttle_module.REDIS_TIMEOUT < 1
+    monkeypatch.setattr(throttle_module, "REDIS_TIMEOUT", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        throttle = Throttle(settings.model_copy(update={"redis_url": url}))
+
+        await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
+
+    assert "throttling in memory (TimeoutError)" in caplog.text
 
 
 async def test_says_what_is_wrong_in_memory(settings: Settings) -> None:

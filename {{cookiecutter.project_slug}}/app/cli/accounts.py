@@ -9,7 +9,7 @@ from fastapi_users.exceptions import UserAlreadyExists
 from sqlalchemy import select
 
 from app.cli.program import cli, fail, with_database
-from app.database import sessionmaker
+from app.database import reading_session, sessionmaker
 from app.settings import load_settings
 from app.users.manager import UserManager
 from app.users.models import User
@@ -33,6 +33,7 @@ async def create_superuser(email: EmailArgument) -> None:
         manager = UserManager(UserDatabase(session, User), load_settings())
         user = await manager.user_db.get_by_email(email)
         if user is None:
+            await session.commit()  # nothing is locked while somebody types
             account = UserCreate(
                 email=email, password=read_password(), is_superuser=True, is_verified=True
             )
@@ -67,8 +68,7 @@ def list_by_default(context: typer.Context) -> None:
 @with_database
 async def list_users() -> None:
     """Show all accounts: a line each, with what is special about them."""
-    async with sessionmaker() as session:
-        await session.connection(execution_options={"read_only": True})
+    async with reading_session() as session:
         for user in await session.scalars(select(User).order_by(User.__table__.c.email)):
             marks = {
                 "superuser": user.is_superuser,

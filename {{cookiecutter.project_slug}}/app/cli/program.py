@@ -36,6 +36,8 @@ def in_plain_words() -> Iterator[None]:
     """What a database or a value is refused for is a sentence, not a traceback."""
     try:
         yield
+    except BrokenPipeError:  # of whoever reads the output, as `head` does
+        raise
     except ValidationError as error:
         fail("\n".join(map(in_words, error.errors())))
     except (DBAPIError, *DRIVER_ERRORS) as error:

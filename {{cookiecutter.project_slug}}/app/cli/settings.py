@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from dotenv import dotenv_values
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from app.cli.program import cli, fail
 from app.settings import SECRETS, Settings, load_settings
+
+PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/@]*(?=@)")  # of a URL
 
 
 @cli.command()
@@ -52,8 +54,8 @@ def shown(value: Any) -> str:
         return str(value)
     if isinstance(value, list):
         return ",".join(value)
-    if isinstance(value, str) and "://" in value:
-        return make_url(value).render_as_string(hide_password=True)
+    if isinstance(value, str):
+        return PASSWORD.sub(r"\1***", value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)

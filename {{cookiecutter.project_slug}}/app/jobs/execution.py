@@ -8,7 +8,7 @@ from datetime import timedelta
 from fastapi import FastAPI
 from sqlalchemy import delete, func, select, update
 
-from app.database import sessionmaker, utc_now
+from app.database import reading_session, sessionmaker, utc_now
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
 from app.telemetry import jobs_kept, jobs_tried, tracer
@@ -39,9 +39,7 @@ async def claim() -> Job | None:
         .order_by(Job.run_at)
         .limit(1)
     )
-    async with sessionmaker() as session:
-        # A look needs no write lock, where there is only one.
-        await session.connection(execution_options={"read_only": True})
+    async with reading_session() as session:
         if await session.scalar(due) is None:
             return None
         await session.rollback()
@@ -74,7 +72,7 @@ async def _try(app: FastAPI, job: Job) -> None:
         raise JobFailedError("Every process that has tried it has died.")
     runner = asyncio.current_task()
     try:
-        # In a task of its own: one that is cancelled from inside must not end who runs the jobs.
+        # In a task of its own: a job that cancels itself must not end the worker.
         await asyncio.create_task(_call(app, job))
     except asyncio.CancelledError as error:
         if runner is not None and runner.cancelling():
@@ -123,8 +121,7 @@ def storable(text: str) -> str:
 async def measure() -> None:
     """Tells the collector how many jobs there are."""
     failed = func.count(Job.failed_at)
-    async with sessionmaker() as session:
-        await session.connection(execution_options={"read_only": True})
+    async with reading_session() as session:
         waiting, given_up = (await session.execute(select(func.count() - failed, failed))).one()
     jobs_kept.set(waiting, {"state": "waiting"})
     jobs_kept.set(given_up, {"state": "given up"})

@@ -79,7 +79,8 @@ def enqueue_at(
 
 
 def _notify(session: Session) -> None:
-    if session.info[QUEUED]:
+    # It is called at the end of a savepoint as well.
+    if session.info[QUEUED] and not session.in_nested_transaction():
         session.info[QUEUED] = False
         for listener in LISTENERS:
             listener()

@@ -39,6 +39,7 @@ def provider(build: Build[Client]) -> Provider[Client]:
         client: Client = await connection.app.state.services.get(service, build)
         return client
 
+    # Not `functools.wraps`: FastAPI would look at what is wrapped, and ask the request for `app`.
     provide.__name__ = build.__name__
     provide.__module__ = build.__module__
     provide.__doc__ = build.__doc__

@@ -10,7 +10,7 @@ from fastapi_users.authentication import AuthenticationBackend, BearerTransport,
 from fastapi_users.exceptions import InvalidID
 from fastapi_users.jwt import decode_jwt, generate_jwt
 
-from app.database import sessionmaker
+from app.database import reading_session
 from app.settings import Settings, SettingsDep
 from app.users.manager import UserManager, get_user_manager
 from app.users.models import User
@@ -67,8 +67,7 @@ CurrentSuperuser = Annotated[User, Depends(current_superuser)]
 
 async def websocket_user(socket: WebSocket, strategy: StrategyDep, settings: SettingsDep) -> User:
     """Who opens the WebSocket. Read in a session that ends at once: see `app.database.get_session`."""
-    async with sessionmaker() as session:
-        await session.connection(execution_options={"read_only": True})
+    async with reading_session() as session:
         manager = UserManager(UserDatabase(session, User), settings)
         user = await strategy.read_token(bearer_token(socket), manager)
     if user is None or not user.is_active:

@@ -27,7 +27,7 @@ COMMON = Path(__file__).with_name("common_passwords.txt")
 
 
 def _stand_back() -> None:
-    # On Linux this is for the thread alone, and for those of Argon2, which it starts.
+    # On Linux, niceness belongs to a thread, and to those of Argon2, which it starts; elsewhere to the whole process.
     if sys.platform == "linux":  # pragma: no branch
         os.nice(10)
 

@@ -31,7 +31,7 @@ from app.users.schemas import (
     UserCreate,
     UserRead,
     UserUpdate,
-    spelled,
+    canonical_email,
 )
 
 auth = APIRouter(prefix="/auth", tags=["auth"])
@@ -51,7 +51,7 @@ async def login(
     throttle: ThrottleDep,
 ) -> BearerResponse:
     """A token for an address and a password."""
-    await throttle.check("login", settings.throttle_login, spelled(credentials.username))
+    await throttle.check("login", settings.throttle_login, canonical_email(credentials.username))
     user = await manager.authenticate(credentials)
     if user is None or not user.is_active:
         raise AppError(400, "LOGIN_BAD_CREDENTIALS", "The address or the password is wrong.")

@@ -30,8 +30,8 @@ def check_length(email: str) -> None:
         raise ValueError(f"an address has at most {LONGEST_EMAIL} characters")
 
 
-def spelled(email: str) -> str:
-    """What anybody may have typed, as it is kept."""
+def canonical_email(email: str) -> str:
+    """The address as it is kept, however it was typed; empty for one that cannot be kept."""
     try:
         return to_ascii(email)
     except ValueError:

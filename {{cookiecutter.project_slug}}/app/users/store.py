@@ -12,7 +12,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from app.database import violates_unique
 from app.errors import AppError
 from app.users.models import User
-from app.users.schemas import spelled
+from app.users.schemas import canonical_email
 
 
 def deleted() -> AppError:
@@ -24,7 +24,7 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
 
     async def get_by_email(self, email: str) -> User | None:
         user: User | None = await self.session.scalar(
-            select(User).where(User.__table__.c.email == spelled(email))
+            select(User).where(User.__table__.c.email == canonical_email(email))
         )
         return user
 
@@ -40,7 +40,7 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
         try:
             return await super().create(create_dict)
         except IntegrityError as error:
-            await self._explain(error)
+            await self._roll_back(error)
             raise
 
     async def update(self, user: User, update_dict: dict[str, Any]) -> User:
@@ -48,7 +48,7 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
         try:
             return await super().update(user, update_dict)
         except IntegrityError as error:
-            await self._explain(error)
+            await self._roll_back(error)
             raise
         except (StaleDataError, InvalidRequestError) as error:  # before the commit, or just after
             await self.session.rollback()
@@ -56,7 +56,8 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
                 raise
             raise deleted() from error
 
-    async def _explain(self, error: IntegrityError) -> None:
+    async def _roll_back(self, error: IntegrityError) -> None:
+        """Raises `UserAlreadyExists` if the address is taken."""
         await self.session.rollback()
         if violates_unique(error, User.__table__.c.email):
             raise UserAlreadyExists from error
