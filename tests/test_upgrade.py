@@ -223,6 +223,30 @@ class TestConflicts:
         assert contents(linked) == before
 
     @sqlite_first
+    def test_files_that_have_moved_or_gone(self, linked: Project) -> None:
+        """Those that have moved are changed where they are now; what does not fit is there as well."""
+        run("git", "mv", "testkit/greenlets.py", "testkit/leaves.py", cwd=linked.path)
+        (linked.path / "app" / "problems").mkdir()
+        run("git", "mv", "app/errors.py", "app/problems/all.py", cwd=linked.path)
+        commit_all(linked.path)
+        run("git", "mv", "app/problems/all.py", "app/problems/errors.py", cwd=linked.path)
+        linked.edit(
+            "app/problems/errors.py", '"""Raise it; the client gets it.', '"""Our own words.'
+        )
+        run("git", "rm", "--quiet", "app/products/repository.py", cwd=linked.path)
+        commit_all(linked.path)
+
+        result = linked.make("upgrade", check=False)
+
+        assert result.returncode == 2
+        assert "Once upon a time" not in linked.read("testkit/leaves.py")
+        assert not (linked.path / "testkit" / "greenlets.py").exists()
+        assert 'detail=detail or ""' not in linked.read("app/problems/errors.py")
+        assert "\n  app/problems/errors.py.rej\n" in result.stdout
+        assert "Raise it anywhere" in linked.read("app/problems/errors.py.rej")
+        assert "which you have removed:\n\n  app/products/repository.py\n\n" in result.stdout
+
+    @sqlite_first
     def test_ci_refuses_what_is_unfinished(self, linked: Project) -> None:
         linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
         commit_all(linked.path)
@@ -275,6 +299,20 @@ class TestRefusals:
 
         assert "There are changes that are not committed" in result.stdout
         assert contents(linked) == before
+
+    def test_files_that_git_ignores(self, template: Template, tmp_path: Path) -> None:
+        """Git would overwrite them without a word."""
+        project = create_linked(template, tmp_path, "sqlite")
+        (project.path / ".git" / "info").mkdir(exist_ok=True)
+        (project.path / ".git" / "info" / "exclude").write_text("SECURITY.md\n")
+        (project.path / "SECURITY.md").write_text("Ours.\n")
+
+        result = project.make("upgrade", check=False)
+
+        assert result.returncode == 2
+        assert "git ignores yours:\n\n  SECURITY.md\n" in result.stdout
+        assert project.read("SECURITY.md") == "Ours.\n"
+        assert status(project) == ""
 
     def test_without_git(self, linked: Project, tmp_path: Path) -> None:
         everything_else = tmp_path / "bin"

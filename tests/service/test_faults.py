@@ -5,6 +5,7 @@ import http.client
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -243,6 +244,32 @@ def test_large_body_is_refused_before_it_is_read(sqlite_project: Project, tmp_pa
             except OSError:  # it has hung up
                 pass
         assert memory(service.process) - before < 30  # MiB
+
+
+def test_endless_head_is_refused(sqlite_project: Project, tmp_path: Path) -> None:
+    """One that is as long as some cookies and tokens is not."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    with running(sqlite_project, url, tmp_path) as service:
+        before = memory(service.process)
+        cookies = {"Cookie": "x" * 30_000}
+        assert service.client.get("/health/live", headers=cookies).status_code == 200
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n")
+            try:
+                for number in range(2000):
+                    client.sendall(f"X-{number}: {'x' * 50_000}\r\n".encode())
+            except OSError:  # it has hung up
+                pass
+        assert memory(service.process) - before < 30  # MiB
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: ")
+            client.settimeout(10)
+            for _ in range(20):
+                client.sendall(b"x" * 20_000)
+                time.sleep(0.01)
+                if client in select.select([client], [], [], 0)[0]:
+                    break
+            assert b" 431 " in client.recv(100)
 
 
 def test_many_logins_at_once(each_project: Project, database_url: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from httpx2.websockets import WebSocketDisconnect
 
-from tests.conftest import Project
+from tests.conftest import Project, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import Service, running
 
@@ -116,6 +116,21 @@ def test_rolling_restart_loses_no_request(
     assert load.lost == []
     assert load.answers > 100
     assert len(set(processes(service, "Started"))) == 4
+
+
+@sqlite_first
+def test_processes_that_cannot_start_hold_up_no_signal(
+    copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    service = Service(copy_of_each, database_url, tmp_path / "service.log")
+    application = copy_of_each.path / "app" / "main.py"
+    application.write_text(f"{application.read_text()}\nraise ImportError('broken')\n")
+    process = service.spawn("app", "serve", "--port", str(service.port), "--workers", "2")
+    wait_until(lambda: len(re.findall("Child process .* died", service.log.read_text())) > 2, 30)
+
+    process.terminate()
+
+    assert process.wait(8) == 0
 
 
 def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the service tells a collector, which is a process of a few lines."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Project, run
+from tests.conftest import UV, Project, run, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import PASSWORD, Background, MailServer, running
 
@@ -52,6 +53,21 @@ def collector() -> Iterator[Collector]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@sqlite_first
+def test_collector_that_says_nothing_holds_up_no_end(
+    installed_copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    project = installed_copy_of_each
+    run(UV, "sync", "--quiet", "--extra", "telemetry", cwd=project.path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running(
+            project, database_url, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+        ) as service:
+            assert service.status("/api/v1/products") == 200
+            assert service.stop() < 8
 
 
 def test_requests_statements_and_jobs_are_told(

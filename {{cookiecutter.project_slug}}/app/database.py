@@ -23,7 +23,6 @@ from app.engine import (
     is_outage,
 )
 from app.errors import OutageError, ProblemResponse, answers, problem
-from app.http import SAFE_METHODS
 
 # Migrations can only drop or change a constraint that has a name.
 NAMING_CONVENTION = {
@@ -33,6 +32,7 @@ NAMING_CONVENTION = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> bool:

@@ -1,5 +1,6 @@
 """How this service connects to PostgreSQL."""
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
 LOOK_INTERVAL = 0.1  # seconds
+LONGEST = 2_147_483  # seconds, as PostgreSQL counts milliseconds in 32 bits
 CONNECT_TIMEOUT = 5  # seconds; each request waits as long for a host that says nothing
 
 
-# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart.
-OUTAGES = ("08", "53", "55P03", "57P")
+# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart; and what may
+# succeed when it is done again, after a deadlock or among serializable transactions.
+OUTAGES = ("08", "53", "55P03", "57P", "40P01", "40001")
 # SQLAlchemy passes on what goes wrong while it connects as it is.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
@@ -31,10 +34,14 @@ class EngineSettings(BaseSettings):
 
     database_pool_size: int = Field(default=5, ge=1, description="connections that stay open")
     database_max_overflow: int = Field(default=10, ge=0, description="more, while they are needed")
-    database_statement_timeout: float = Field(default=30, ge=0, description="seconds; 0 is none")
-    database_lock_timeout: float = Field(default=10, ge=0, description="seconds; 0 is none")
+    database_statement_timeout: float = Field(
+        default=30, ge=0, le=LONGEST, description="seconds; 0 is none"
+    )
+    database_lock_timeout: float = Field(
+        default=10, ge=0, le=LONGEST, description="seconds; 0 is none"
+    )
     database_idle_transaction_timeout: float = Field(
-        default=60, ge=0, description="seconds; 0 is none"
+        default=60, ge=0, le=LONGEST, description="seconds; 0 is none"
     )
 
 
@@ -84,7 +91,7 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
             "async_creator_fn": _connect,
             "timeout": CONNECT_TIMEOUT,
             "server_settings": {
-                name: f"{seconds * 1000:.0f}" for name, seconds in timeouts.items()
+                name: str(math.ceil(seconds * 1000)) for name, seconds in timeouts.items()
             },
         },
     }
@@ -101,6 +108,8 @@ async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
         return await asyncpg.connect(*args, **options)
     except OSError as error:  # of whatever kind, a time-out too
         raise ConnectionError("the server cannot be reached") from error
+    except asyncpg.PostgresError as error:
+        raise ConnectionError(f"the server refuses the connection: {error}") from error
 
 
 # A migration may begin with `op.get_context().autocommit_block()`, and use what an earlier one has added to an enum.

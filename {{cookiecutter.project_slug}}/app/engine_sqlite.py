@@ -32,7 +32,7 @@ QUIET_DRIVERS = {"aiosqlite": "INFO"}  # below, it logs the values of statements
 
 class EngineSettings(BaseSettings):
     database_busy_timeout: float = Field(
-        default=5, ge=0, description="seconds to wait while another connection writes"
+        default=5, ge=0, le=3600, description="seconds to wait while another connection writes"
     )
 
 

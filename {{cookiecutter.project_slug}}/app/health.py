@@ -9,7 +9,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import reading_session
-from app.engine import DRIVER_ERRORS
 from app.errors import AppError, problem_responses
 
 READY_TIMEOUT = 1.5  # seconds
@@ -33,7 +32,7 @@ async def ready(request: Request) -> dict[str, str]:
         raise AppError(503, "DATABASE_TIMEOUT", "The database does not answer in time.")
     try:
         revision = look.result()
-    except (SQLAlchemyError, OSError, *DRIVER_ERRORS) as error:
+    except (SQLAlchemyError, OSError) as error:
         raise AppError(503, "DATABASE_UNAVAILABLE", "The database does not answer.") from error
     if revision is None or revision in outdated_revisions():
         raise AppError(503, "DATABASE_NOT_MIGRATED", "The database has to be migrated.")

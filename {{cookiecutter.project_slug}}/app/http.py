@@ -8,10 +8,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.database import SAFE_METHODS
 from app.errors import problem
 from app.settings import Settings
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # As ASGI has them: in bytes, the names in lower case.
 HEADERS = (
     # What may be kept says so itself; accounts and tokens must not be.

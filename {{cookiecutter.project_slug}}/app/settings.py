@@ -1,8 +1,10 @@
 """Settings, read from the environment and from `.env`, checked before anything starts."""
 
+import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends
@@ -36,8 +38,11 @@ MINIMUM_ARGON2_TIME_COST = 2
 MINIMUM_ARGON2_MEMORY_COST = 19_456  # KiB
 
 
+REDIS_SCHEME = r"(redis|valkey)(s|\+unix|\+cluster|\+sentinel)?"
+
+Part = TypeVar("Part")
 Listed = Annotated[
-    list[str],
+    list[Part],
     NoDecode,
     BeforeValidator(
         lambda value: (
@@ -47,6 +52,8 @@ Listed = Annotated[
         )
     ),
 ]
+# What is empty is not set, as where a compose file has `${SMTP_USERNAME:-}`.
+OrUnset = Annotated[Part | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 def check_database_url(url: str) -> str:
@@ -64,7 +71,7 @@ def check_database_url(url: str) -> str:
 def check_redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        is_valid = parts.scheme.startswith(("redis", "valkey"))
+        is_valid = re.fullmatch(REDIS_SCHEME, parts.scheme) is not None
         if "," not in parts.netloc:  # as in those of a cluster
             _ = parts.port
     except ValueError:  # no port, for example, where a password holds a slash
@@ -73,11 +80,33 @@ def check_redis_url(url: str) -> str:
         raise ValueError(
             "it is no URL like redis://:password@host:6379/0, in which / @ : of a password are %2F %40 %3A"
         )
+    if parts.scheme.endswith("+sentinel") and not parts.path.strip("/"):
+        raise ValueError("the name of the service is missing: redis+sentinel://host:26379/name")
+    if find_spec("valkey") is None:
+        raise ValueError("the client is not installed; `uv sync --extra redis` does it")
     return url
+
+
+def check_host(host: str) -> str:
+    if host != "*" and "*" in host.removeprefix("*."):
+        raise ValueError(f"`{host}` is neither a name, nor one like *.example.com, nor *")
+    return host
+
+
+def check_origin(origin: str) -> str:
+    """As browsers send it, without the slash that they show at its end."""
+    origin = origin.rstrip("/")
+    if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/@]+", origin):
+        raise ValueError(f"`{origin}` is no origin like https://app.example.com, nor *")
+    return origin
 
 
 DatabaseURL = Annotated[str, AfterValidator(check_database_url)]
 RedisURL = Annotated[str, AfterValidator(check_redis_url)]
+Host = Annotated[str, AfterValidator(check_host)]
+Origin = Annotated[str, AfterValidator(check_origin)]
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 
 # As the library `limits` writes it; empty is no limit.
 Rate = Annotated[
@@ -98,30 +127,30 @@ class Settings(EngineSettings):
         default=True, description="false: the owner of the address is told instead, by mail"
     )
 
-    argon2_time_cost: int = Field(default=3, ge=1)
-    argon2_memory_cost: int = Field(default=65_536, ge=8, description="KiB")
-    argon2_parallelism: int = Field(default=4, ge=1)
+    argon2_time_cost: int = Field(default=3, ge=1, le=1000)
+    argon2_memory_cost: int = Field(default=65_536, ge=8, le=4_194_304, description="KiB")
+    argon2_parallelism: int = Field(default=4, ge=1, le=128)
 
     smtp_host: str = "localhost"
-    smtp_port: int = 1025
-    smtp_username: str | None = None
-    smtp_password: SecretStr | None = None
+    smtp_port: Port = 1025
+    smtp_username: OrUnset[str] = None
+    smtp_password: OrUnset[SecretStr] = None
     smtp_starttls: bool = False
     smtp_tls: bool = Field(default=False, description="from the start, as always on port 465")
-    smtp_ca_file: str | None = Field(default=None, description="for a certificate of your own")
+    smtp_ca_file: OrUnset[str] = Field(default=None, description="for a certificate of your own")
     email_from: str = "noreply@example.com"
 
     exchange_rates_url: str = "https://api.frankfurter.dev/v1"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["json", "text"] | None = Field(
+    log_format: OrUnset[Literal["json", "text"]] = Field(
         default=None, description="unset: json in production, else text"
     )
 
-    docs: bool | None = Field(default=None, description="unset: everywhere but in production")
-    cors_origins: Listed = Field(default=[], description="separated by commas")
-    allowed_hosts: Listed = Field(default=["*"], description="separated by commas")
-    redis_url: RedisURL | None = Field(
+    docs: OrUnset[bool] = Field(default=None, description="unset: everywhere but in production")
+    cors_origins: Listed[Origin] = Field(default=[], description="separated by commas")
+    allowed_hosts: Listed[Host] = Field(default=["*"], description="separated by commas")
+    redis_url: OrUnset[RedisURL] = Field(
         default=None, description="counts tries for several processes"
     )
     throttle_login: Rate = "10/minute"
@@ -130,8 +159,8 @@ class Settings(EngineSettings):
     jobs_in_process: bool = Field(
         default=True, description="false where `python -m app worker` runs them"
     )
-    shutdown_delay: float = Field(
-        default=1, ge=0, description="seconds in which a process that is to end says so"
+    shutdown_delay: Seconds = Field(
+        default=1, description="seconds in which a process that is to end says so"
     )
     max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
 

@@ -38,6 +38,9 @@ def is_wanted(signal: str) -> bool:
 def telemetry_config() -> TelemetryConfig:
     """For FastAPI."""
     tracing, measuring = is_wanted("TRACES"), is_wanted("METRICS")
+    if tracing or measuring or is_wanted("LOGS"):
+        # When a process ends, they are sent one after the other, before it is killed.
+        os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds
     return {
         "tracing": tracing,
         "metrics": measuring,

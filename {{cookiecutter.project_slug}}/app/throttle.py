@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import time
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
@@ -96,7 +97,18 @@ class Throttled:
 
 async def get_throttled(connection: HTTPConnection) -> Throttled:
     client = connection.client.host if connection.client else ""
-    return Throttled(connection.app.state.throttle, client)
+    return Throttled(connection.app.state.throttle, subscriber(client))
+
+
+def subscriber(host: str) -> str:
+    """Of an IPv6 address, the network: whoever has one of its addresses has them all."""
+    try:
+        address = ip_address(host)
+    except ValueError:  # of a Unix socket, there is none
+        return host
+    if address.version == 4 or address.ipv4_mapped is not None:
+        return host
+    return str(ip_network((address, 64), strict=False))
 
 
 ThrottleDep = Annotated[Throttled, Depends(get_throttled)]

@@ -29,6 +29,12 @@ VERSION = re.compile(r"v?\d+(\.\d+)*")
 LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+# Without context, which somebody's own settings may leave out, cruft's patches fit nowhere.
+PLAIN_DIFFS = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "diff.context",
+    "GIT_CONFIG_VALUE_0": "3",
+}
 
 NOT_LINKED = """\
 This project is not linked to its template, since it has no .cruft.json. If you know the version
@@ -40,7 +46,7 @@ that it was made of, link it, commit the file, and try again:
 
 def git(*arguments: str | Path, cwd: Path = ROOT, stdin: str | None = None) -> str:
     """What git prints; where it fails, its own words end the program."""
-    command = ["git", "-c", f"core.hooksPath={os.devnull}", *map(str, arguments)]
+    command = ["git", "-c", f"core.hooksPath={os.devnull}", "-c", "diff.context=3", *map(str, arguments)]
     result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
     if result.returncode:
         fail(f"`git {' '.join(map(str, arguments))}` has failed:\n{result.stderr}")
@@ -74,6 +80,16 @@ class Template:
 
     def is_in_project(self, version: str) -> bool:
         return git("rev-list", "--max-count=1", f"{self.commit}..{version}", cwd=self.path) == ""
+
+    def changed_files_until(self, version: str) -> list[str]:
+        """Those that are there before and after, by their paths in the template."""
+        options = ("--name-only", "--diff-filter=M", "-z", self.commit, version)
+        names = git("diff", *options, cwd=self.path).split("\0")[:-1]
+        return [name for name in names if name.startswith("{")]  # in the folder of the project
+
+    def patch_until(self, version: str, name: str) -> str:
+        """The changes of a file, whose path is written as it is."""
+        return git("diff", "--no-prefix", self.commit, version, "--", name, cwd=self.path)
 
     def changes_until(self, version: str) -> str:
         """The sections of the changelog that are new or have changed."""
@@ -123,9 +139,17 @@ def upgrade(version: str | None) -> None:
         if version is None or template.is_in_project(version):
             print("There is nothing to take over: the project has all of it already.")
             return
-        tree, conflicts = merge(version)
+        tree, conflicts, removed = merge(template, version)
         changes = f"What has changed:\n\n{template.changes_until(version)}\n"
+        if removed:
+            names = "\n".join(f"  {name}" for name in removed)
+            changes = f"It would have changed these too, which you have removed:\n\n{names}\n\n{changes}"
 
+    if hidden := in_the_way(tree):
+        fail(
+            "Nothing has changed, since the template has files with these names, and git ignores yours:\n\n"
+            f"{hidden}\n\nMove them away, or commit them (`git add --force`), then try again."
+        )
     with taken_back_when_interrupted(tree):
         replace("HEAD", tree, conflicts)
         print(f"{version} is merged.", flush=True)
@@ -145,9 +169,9 @@ def upgrade(version: str | None) -> None:
     print("Look at it with `git diff HEAD`, and commit it.")
 
 
-def merge(version: str) -> tuple[str, str]:
-    """Lets cruft merge in a copy. Returns git's tree of the result, and the entries of its index that
-    are not merged."""
+def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
+    """Lets cruft merge in a copy. Returns git's tree of the result, the entries of its index that are not merged,
+    and which of the files that the template has changed are gone."""
     prefix = git("rev-parse", "--show-prefix").strip()
     folder = Path(mkdtemp())
     copy = folder / "copy"
@@ -160,12 +184,14 @@ def merge(version: str) -> tuple[str, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=os.environ | PLAIN_DIFFS,
         )
         if cruft.returncode:
             # Of a traceback, what the exception says.
             reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
             reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
             fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
+        removed = follow_moved_files(template, version, copy, prefix)
         conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
         git("add", "--all", "--force", cwd=copy)
         tree = git("write-tree", cwd=copy).strip()
@@ -173,7 +199,50 @@ def merge(version: str) -> tuple[str, str]:
         with uninterrupted():
             shutil.rmtree(folder, ignore_errors=True)
             git("worktree", "prune")  # also that of a program that was killed
-    return tree, conflicts
+    return tree, conflicts, removed
+
+
+def follow_moved_files(template: Template, version: str, copy: Path, prefix: str) -> list[str]:
+    """cruft takes a file that the project has moved for one that it has removed. Here it is changed where it is now;
+    what does not fit becomes a `.rej` file. Returns those that have been removed."""
+    removed = []
+    for name in template.changed_files_until(version):
+        path = name.partition("/")[2]
+        if (copy / prefix / path).exists() or not last_removal(prefix + path, copy):
+            continue
+        if moved := moved_to(prefix + path, copy):
+            patch = template.patch_until(version, name).replace(name, moved)
+            command = ["git", "apply", "-p0", "--reject", "--whitespace=nowarn"]
+            subprocess.run(command, cwd=copy, input=patch, text=True, stderr=subprocess.DEVNULL)
+        else:
+            removed.append(path)
+    return removed
+
+
+def last_removal(path: str, copy: Path) -> str:
+    """The commit in which there was no such file any more; empty if there never was one."""
+    options = ("--max-count=1", "--format=%H", "--diff-filter=D")
+    return git("log", *options, "--", path, cwd=copy).strip()
+
+
+def moved_to(path: str, copy: Path) -> str | None:
+    """Where a file is now, as far as git sees it."""
+    while not (copy / path).exists():
+        commit = last_removal(path, copy)
+        options = ("--format=", "--name-status", "--find-renames", "--diff-filter=R", "-z")
+        found = git("show", *options, commit, cwd=copy).split("\0") if commit else []
+        moves = dict(zip(found[1::3], found[2::3], strict=False))
+        if path not in moves:
+            return None
+        path = moves[path]
+    return path
+
+
+def in_the_way(tree: str) -> str:
+    """Files that git ignores, a line for each, where the tree has others. It would overwrite them."""
+    names = git("diff-tree", "-r", "-z", "--name-only", "--diff-filter=A", "HEAD", tree).split("\0")
+    top = Path(git("rev-parse", "--show-toplevel").strip())
+    return "\n".join(f"  {name}" for name in names[:-1] if (top / name).exists())
 
 
 def replace(before: str, after: str, conflicts: str = "") -> None:

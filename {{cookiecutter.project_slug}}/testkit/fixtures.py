@@ -119,11 +119,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     worker = item.config.stash.get(WORKER, None)
     if worker is None or "database_isolation" in getattr(item, "fixturenames", ()):
         return (yield)
-    worker.is_closed = True
+    worker.refuses_connections = True
     try:
         return (yield)
     finally:
-        worker.is_closed = False
+        worker.refuses_connections = False
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +205,7 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
         with waiting_for_others():
             _finish_cleaning(request.config, worker)
         isolation = _isolation_class(item)(worker)
-        worker.is_closed = False  # as it is until a test asks in its body
+        worker.refuses_connections = False  # as it is until a test asks in its body
         run(loop, isolation.begin())
     with ExitStack() as examples:
         if has_examples(item):

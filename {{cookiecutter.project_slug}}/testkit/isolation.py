@@ -14,7 +14,7 @@ In both, what the test has left open is closed, and reported with the place it c
 import asyncio
 import sys
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection as SyncConnection
@@ -56,6 +56,13 @@ class HeldTransaction(UserWarning):
     """A transaction is open for as long as a client stays."""
 
 
+class Begun(NamedTuple):
+    """Where a transaction of the application was begun, and by which task."""
+
+    place: str
+    task: Task | None
+
+
 class Worker:
     """What one process keeps for all its tests: its database, the engine, and the connection
     that carries the outer transaction of `Rollback`."""
@@ -81,8 +88,8 @@ class Worker:
         """Undoes the last test, while pytest prepares the next one."""
         self.was_reconnected = False
         self.is_clean = True
-        self.is_closed = False
-        """A test runs that nobody would undo."""
+        self.refuses_connections = False
+        """The test that runs has no isolation, so nothing would undo what it writes."""
 
     async def start(self) -> None:
         await self.database.start(self.engine)
@@ -153,7 +160,7 @@ class Worker:
         await self.database.stop()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
-        if self.is_closed:
+        if self.refuses_connections:
             refuse()
         self.used.add(entry)
         self.checked_out[entry] = call_site()
@@ -175,9 +182,8 @@ class Isolation:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self._sessions: list[ObservingSession] = []
-        self._admitted: dict[Session, str] = {}
-        """The application's open transactions, each with the place that began it."""
-        self._tasks: dict[Session, Task | None] = {}
+        self._admitted: dict[Session, Begun] = {}
+        """The application's open transactions."""
         self._answered: dict[Session, str] = {}
         """Those that had something to commit when the response was complete, with a sentence that says so."""
         self._makers: WeakKeyDictionary[Session, Task | None] = WeakKeyDictionary()
@@ -231,8 +237,7 @@ class Isolation:
         """Called in SQLAlchemy's greenlet, before every statement of the application."""
         if session not in self._admitted:
             self._take_turn()
-            self._admitted[session] = call_site()
-            self._tasks[session] = responsible_task()
+            self._admitted[session] = Begun(call_site(), responsible_task())
             self._end_idle_transactions()
 
     def note_commit(self, session: Session) -> None:
@@ -260,7 +265,6 @@ class Isolation:
     def dismiss(self, session: Session) -> None:
         self._answered.pop(session, None)
         self._suspected.discard(session)
-        self._tasks.pop(session, None)
         if self._admitted.pop(session, None) is not None:
             self._give_turn()
 
@@ -278,10 +282,10 @@ class Isolation:
         by another one, in a transaction that was open when this was called the last time."""
         tasks = lineage(task)
         places = self._open_transactions(tasks)
-        for session, place in self._admitted.items():
-            if self._tasks.get(session) not in tasks and self._makers.get(session) in tasks:
+        for session, begun in self._admitted.items():
+            if begun.task not in tasks and self._makers.get(session) in tasks:
                 if session in self._suspected:
-                    places.append(place)
+                    places.append(begun.place)
                 self._suspected.add(session)
         for place in places:
             warnings.warn(
@@ -296,13 +300,12 @@ class Isolation:
 
     def _open_transactions(self, tasks: set[Task | None]) -> list[str]:
         """Where those of these tasks have been begun."""
-        places = self._admitted.items()
-        return [place for session, place in places if self._tasks.get(session) in tasks]
+        return [begun.place for begun in self._admitted.values() if begun.task in tasks]
 
     async def end(self, earlier_tasks: set[Task]) -> list[str]:
         """Closes what the test has left open, says what that was, and begins to undo the test."""
         leaks = await finish_tasks(self.worker.loop, earlier_tasks)
-        for place in self._admitted.values():
+        for place, _ in self._admitted.values():
             leaks.append(f"a session with an open transaction, begun at {place}")
         if self._admitted or self._connections_in_use():
             await asyncio.sleep(0)  # drivers end a connection only where the event loop runs
@@ -475,7 +478,7 @@ class Rollback(Isolation):
         except TimeoutError:
             raise RuntimeError(
                 f"Another task has kept a transaction open for {TURN_TIMEOUT:g} s "
-                f"(begun at {', '.join(self._admitted.values())}). With the isolation `rollback` "
+                f"(begun at {', '.join(begun.place for begun in self._admitted.values())}). With the isolation `rollback` "
                 "all tasks share one connection and take turns; mark the test with "
                 "`@pytest.mark.committed` if they have to run at the same time."
             ) from None

@@ -41,6 +41,11 @@ class Judge(Protocol):
         """Its transaction has ended."""
 
 
+def _judge(session: Session) -> Judge:
+    judge: Judge = session.info["isolation"]
+    return judge
+
+
 def _busy(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(session: Any, *args: Any, **kwargs: Any) -> Any:
@@ -87,10 +92,10 @@ class ApplicationSession(Session):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.info["isolation"].note_made(self)
+        _judge(self).note_made(self)
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
-        self.info["isolation"].admit(self)
+        _judge(self).admit(self)
         return super().get_bind(*args, **kwargs)
 
 
@@ -198,29 +203,28 @@ def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _check_as_a_commit_does(session: Session) -> None:
-    judge: Judge | None = session.info.get("isolation")
-    if judge is None or judge.commit_check is None or session.in_nested_transaction():
-        return
-    session.flush()
-    Session.connection(session).exec_driver_sql(judge.commit_check)
+    check = _judge(session).commit_check if "isolation" in session.info else None
+    if check is not None and not session.in_nested_transaction():
+        session.flush()
+        Session.connection(session).exec_driver_sql(check)
 
 
 @event.listens_for(SavepointSession, "after_commit")
 def _note_commit(session: Session) -> None:
     if not session.in_nested_transaction():
-        session.info["isolation"].note_commit(session)
+        _judge(session).note_commit(session)
 
 
 @event.listens_for(ApplicationSession, "after_transaction_end")
 def _dismiss(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.info["isolation"].dismiss(session)
+        _judge(session).dismiss(session)
 
 
 @event.listens_for(ApplicationSession, "before_commit")
 def _note_begin_of_commit(session: Session) -> None:
     if not session.in_nested_transaction():
-        session.info["isolation"].note_begin_of_commit(session)
+        _judge(session).note_begin_of_commit(session)
 
 
 for session_class in (ObservingSession, ApplicationSession):

@@ -23,8 +23,9 @@ from typer.testing import CliRunner, Result
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from uvicorn.supervisors import multiprocess
 
-from app.cli import accounts, database, processes, program, protocol
+from app.cli import accounts, database, processes, program, protocol, supervisor
 from app.cli import settings as settings_module
 from app.cli.database import MIGRATIONS
 from app.jobs.worker import STOP_TIMEOUT
@@ -352,6 +353,43 @@ class TestProcesses:
 
         assert len(ended) == 1
 
+    def test_heads_have_an_end(self) -> None:
+        """Bodies are measured elsewhere."""
+
+        async def application(_scope: object, _receive: object, _send: object) -> None:
+            await asyncio.Event().wait()
+
+        config = uvicorn.Config(application, log_config=None)
+        transport = Mock(**{"get_extra_info.return_value": None, "is_closing.return_value": False})
+        part = b"x" * (protocol.MAX_HEAD_SIZE // 2)
+
+        async def answers(*parts: bytes) -> list[bytes]:
+            transport.reset_mock()
+            connection = protocol.PatientProtocol(config, ServerState(), {})
+            connection.connection_made(transport)
+            for sent in parts:
+                connection.data_received(sent)
+            return [call.args[0] for call in transport.write.call_args_list]
+
+        begin = b"POST / HTTP/1.1\r\nContent-Length: 196608\r\nX: "
+        whole = (begin, part, part, b"\r\n\r\n", *[part] * 6)
+        assert asyncio.run(answers(*whole, begin, part)) == []
+
+        (answer,) = asyncio.run(answers(begin, part, part, part))
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert transport.close.called
+
+    def test_processes_that_end_are_noticed(self) -> None:
+        supervisor.notice_ends()
+        config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
+        process = multiprocess.Process(config, [])
+        process.process = Mock()
+
+        process.start()
+
+        with pytest.raises(EOFError):  # there is nobody else at the other end
+            process.parent_conn.recv()
+
     def test_websockets_that_cannot_be_opened_are_closed(self) -> None:
         transport = Mock(**{"get_extra_info.return_value": None, "is_closing.return_value": False})
 
@@ -442,6 +480,7 @@ class TestSettings:
         said = output(run("settings"))
 
         assert "REDIS_URL=redis+sentinel://me:***@h1:26379,h2:26379/name  # environment\n" in said
+        assert settings_module.shown("https://a/v1?key=hidden&x=1") == "https://a/v1?key=***&x=1"
 
     def test_checks(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert output(run("settings", "--check")) == ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.util import await_only
@@ -53,6 +53,24 @@ async def test_server_that_is_away_is_an_outage(settings: Settings) -> None:
 
 
 @pytest.mark.network
+async def test_server_that_refuses_who_connects_is_an_outage(settings: Settings) -> None:
+    url = make_url(settings.database_url).set(database="no_such_database")
+    engine = create_engine(url.render_as_string(hide_password=False), **engine_options(settings))
+
+    with pytest.raises(ConnectionError, match="no_such_database") as refused:
+        await engine.connect()
+
+    assert is_outage(refused.value)
+
+
+def test_shortest_time_is_not_none() -> None:
+    """To PostgreSQL, 0 is no limit."""
+    options = engine_options(Settings(database_statement_timeout=0.0001))
+
+    assert options["connect_args"]["server_settings"]["statement_timeout"] == "1"
+
+
+@pytest.mark.network
 async def test_server_that_says_nothing_is_an_outage_soon(settings: Settings) -> None:
     options = engine_options(settings)
     assert options["connect_args"]["timeout"] <= 5
@@ -71,6 +89,7 @@ def test_outages_are_told_from_mistakes() -> None:
     assert is_outage(asyncpg.TooManyConnectionsError())
     assert is_outage(asyncpg.DiskFullError())
     assert is_outage(asyncpg.LockNotAvailableError())
+    assert is_outage(asyncpg.DeadlockDetectedError())
     assert not is_outage(asyncpg.UndefinedTableError())
 
 

@@ -89,9 +89,10 @@ async def test_writer_that_is_cancelled_while_it_waits_leaves_no_lock(tmp_path: 
     engine, another_process = create_engine(url), create_engine(url)
     async with another_process.begin() as writer:
         await writer.execute(text("CREATE TABLE notes (number INTEGER)"))
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.02), engine.begin():
-                pass
+        async with engine.connect() as other:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await other.begin()
     async with engine.begin() as other:
         await other.execute(text("INSERT INTO notes VALUES (1)"))
     async with another_process.begin() as writer:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+import app.settings
 from app.cli.settings import shown
 from app.settings import DEVELOPMENT_SECRET, Settings, load_settings
 from tests.fixtures.database import ROOT
@@ -48,7 +49,17 @@ def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.Monke
         ("DATABASE_URL", "://ada:pa55word@db:port/service"),
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "redis://:pa55word/x@127.0.0.1:6379/0"),
+        ("REDIS_URL", "redis+ftp://:pa55word@127.0.0.1:6379"),
+        ("REDIS_URL", "redis+sentinel://:pa55word@h1:26379"),
         ("ACCESS_TOKEN_LIFETIME", "99999999999999"),
+        ("ALLOWED_HOSTS", "*.a.*"),
+        ("ALLOWED_HOSTS", "api.example.com,*example.com"),
+        ("CORS_ORIGINS", "localhost:3000"),
+        ("CORS_ORIGINS", "https://app.example.com/page"),
+        ("SHUTDOWN_DELAY", "inf"),
+        ("SMTP_PORT", "99999"),
+        ("ARGON2_MEMORY_COST", "99999999999"),
+        ("ARGON2_PARALLELISM", "1000000000"),
     ],
 )
 def test_what_would_fail_later_is_refused_without_its_value(
@@ -69,6 +80,31 @@ def test_what_would_fail_later_is_refused_without_its_value(
 )
 def test_addresses_of_redis(settings: Settings, url: str) -> None:
     assert Settings(redis_url=url).redis_url == url
+
+
+def test_redis_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.settings, "find_spec", lambda _name: None)
+
+    with pytest.raises(ValidationError, match="uv sync --extra redis"):
+        Settings(redis_url="redis://127.0.0.1")
+
+
+def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("SMTP_USERNAME", "SMTP_PASSWORD", "REDIS_URL", "DOCS", "LOG_FORMAT"):
+        monkeypatch.setenv(variable, "")
+
+    settings = Settings()
+
+    assert (settings.smtp_username, settings.smtp_password) == (None, None)
+    assert settings.redis_url is None
+    assert settings.has_docs
+    assert not settings.logs_json
+
+
+def test_origins_are_those_of_browsers() -> None:
+    settings = Settings(cors_origins=["http://localhost:3000/", "*"])
+
+    assert settings.cors_origins == ["http://localhost:3000", "*"]
 
 
 def test_file_in_another_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,6 +128,7 @@ def test_guide_has_every_setting_with_its_default() -> None:
 
     assert rows.keys() == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
-        if name not in ("database_url", "secret_key"):  # no default of theirs is for production
+        # The default of a secret, or of the database, is not for production.
+        if name != "database_url" and not isinstance(field.default, SecretStr):
             default = "" if field.is_required() else shown(field.default)
             assert rows[name.upper()] == (f"`{default}`" if default else "")

@@ -1,5 +1,7 @@
 """What is traced and measured; what FastAPI makes is FastAPI's to test."""
 
+import os
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -33,10 +35,20 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 def test_is_off_unless_it_is_wanted(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], wanted: bool
 ) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     assert telemetry.telemetry_config()["tracing"] is wanted
+
+
+def test_collector_that_does_not_answer_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setattr("os.environ", dict(os.environ))
+
+    telemetry.telemetry_config()
+
+    assert os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"] == "1"
 
 
 async def test_a_request_is_a_trace(

@@ -58,6 +58,20 @@ async def test_refused_client_takes_no_try_from_others(
         assert (await log_in(owner, "victim@example.com")).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "::ffff:203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("", ""),
+    ],
+)
+def test_client_of_many_addresses_is_one(host: str, counted: str) -> None:
+    assert throttle_module.subscriber(host) == counted
+
+
 async def test_spelling_makes_no_other_address(
     client: httpx2.AsyncClient, app: FastAPI, throttled: Callable[[str], None]
 ) -> None:

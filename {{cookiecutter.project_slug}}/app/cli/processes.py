@@ -36,6 +36,9 @@ def serve(
     """
     import uvicorn
 
+    from app.cli.supervisor import notice_ends
+
+    notice_ends()
     settings = load_settings()  # what is wrong with them is said once, not by every process
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"

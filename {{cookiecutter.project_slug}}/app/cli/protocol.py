@@ -1,18 +1,38 @@
-"""How connections end."""
+"""What uvicorn does not look after: how connections end, and how long a head may be."""
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
+MAX_HEAD_SIZE = 65_536  # bytes, and what was read with the first and the last of them
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields Too Large")
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Gives a request that is on its way the time to come.
+    """Gives a request that is on its way the time to come, but not without end to one that is all head.
 
     uvicorn would close what is idle at once, and with it what a client has just sent, or is about to
-    send on a connection that it has just opened.
+    send on a connection that it has just opened. And it would keep whatever is sent as headers.
     """
+
+    is_in_head = False
+    head_size = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.is_in_head, self.head_size = True, 0
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.is_in_head = False
+
+    def data_received(self, data: bytes) -> None:
+        self.head_size += len(data)
+        super().data_received(data)
+        if self.is_in_head and self.head_size > MAX_HEAD_SIZE and not self.transport.is_closing():
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
 
     def shutdown(self) -> None:
         self.loop.call_later(PATIENCE, super().shutdown)

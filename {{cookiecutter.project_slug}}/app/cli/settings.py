@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from app.cli.program import cli, fail
 from app.settings import SECRETS, Settings, load_settings
 
-PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/@]*(?=@)")  # of a URL
+# Of URLs.
+PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/@]*(?=@)")
+SECRETS_OF_QUERY = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 @cli.command()
@@ -55,7 +57,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(value)
     if isinstance(value, str):
-        return PASSWORD.sub(r"\1***", value)
+        return SECRETS_OF_QUERY.sub(r"\1***", PASSWORD.sub(r"\1***", value))
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
