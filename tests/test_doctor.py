@@ -1,6 +1,7 @@
 """`python -m testkit doctor`."""
 
 import re
+import shutil
 
 from tests.conftest import Project, Result
 
@@ -68,6 +69,20 @@ def test_without_a_binding(project: Project) -> None:
     for output in (said.stdout, run.stdout):
         assert "call `use_database(config, SETUP)` of `testkit.fixtures`" in output
         assert "Traceback" not in output
+
+
+def test_where_nothing_of_the_kit_is_loaded(project: Project) -> None:
+    """As in a project that has installed it, and no more."""
+    project.edit("pyproject.toml", "--strict-markers --strict-config ", "")
+    shutil.rmtree(project.path / "tests")
+    (project.path / "tests").mkdir()
+    (project.path / "tests" / "test_one.py").write_text("def test_one():\n    pass\n")
+
+    said = doctor(project).stdout
+
+    assert "call `use_database(config, SETUP)` of `testkit.fixtures`" in said
+    assert "Traceback" not in said
+    assert "cannot be collected" not in said
 
 
 def test_what_cannot_be_collected(project: Project) -> None:

@@ -244,7 +244,7 @@ class TestConflicts:
         assert 'detail=detail or ""' not in linked.read("app/problems/errors.py")
         assert "\n  app/problems/errors.py.rej\n" in result.stdout
         assert "Raise it anywhere" in linked.read("app/problems/errors.py.rej")
-        assert "which you have removed:\n\n  app/products/repository.py\n\n" in result.stdout
+        assert "removed these files:\n\n  app/products/repository.py\n\n" in result.stdout
 
     @sqlite_first
     def test_ci_refuses_what_is_unfinished(self, linked: Project) -> None:
@@ -468,7 +468,7 @@ class TestInterruption:
 # The program's own, which it gives an option, and not those of cruft.
 INTERRUPTING_GIT = """\
 #!/bin/sh
-if [ "$1" = -c ]; then
+if grep -q upgrade.py "/proc/$PPID/cmdline"; then
     echo >> "$COUNTER"
     [ "$(wc -l < "$COUNTER")" -lt "$FIRST" ] || kill -s "$SIGNAL" $PPID
 fi

@@ -42,14 +42,14 @@ class TestMigration:
         for name in ("cost", "weight"):
             column = f"    {name}: Mapped[Decimal | None] = mapped_column(Money)\n"
             project.edit(model, anchor, anchor + column)
-            project.make("migration", 'M=the shop\'s "new" column')
+            project.make("migration", 'M=the \\shop\'s "new" column of "b"')
 
         new = sorted(versions(project) - before)
         assert len(new) == 2
         for name in new:
             revision, _, slug = name.partition("_")
             written = project.read(f"migrations/versions/{name}")
-            assert slug == "the_shop_s_new_column.py"
+            assert slug == "the_shop_s_new_column_of_b.py"
             assert f'revision = "{revision}"' in written
             assert "sa.BigInteger()" in written
         project.run("ruff", "check", "migrations")

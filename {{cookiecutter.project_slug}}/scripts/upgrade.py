@@ -29,12 +29,11 @@ VERSION = re.compile(r"v?\d+(\.\d+)*")
 LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
-# Without context, which somebody's own settings may leave out, cruft's patches fit nowhere.
-PLAIN_DIFFS = {
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "diff.context",
-    "GIT_CONFIG_VALUE_0": "3",
-}
+# Of git, in place of somebody's own: patches without context fit nowhere, and hooks are for people.
+SETTINGS = {"diff.context": "3", "core.hooksPath": os.devnull}
+ENVIRONMENT = os.environ | {"GIT_CONFIG_COUNT": str(len(SETTINGS))}
+for number, (name, value) in enumerate(SETTINGS.items()):
+    ENVIRONMENT |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
 
 NOT_LINKED = """\
 This project is not linked to its template, since it has no .cruft.json. If you know the version
@@ -46,8 +45,14 @@ that it was made of, link it, commit the file, and try again:
 
 def git(*arguments: str | Path, cwd: Path = ROOT, stdin: str | None = None) -> str:
     """What git prints; where it fails, its own words end the program."""
-    command = ["git", "-c", f"core.hooksPath={os.devnull}", "-c", "diff.context=3", *map(str, arguments)]
-    result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
+    result = subprocess.run(
+        ["git", *map(str, arguments)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+    )
     if result.returncode:
         fail(f"`git {' '.join(map(str, arguments))}` has failed:\n{result.stderr}")
     return result.stdout
@@ -142,8 +147,8 @@ def upgrade(version: str | None) -> None:
         tree, conflicts, removed = merge(template, version)
         changes = f"What has changed:\n\n{template.changes_until(version)}\n"
         if removed:
-            names = "\n".join(f"  {name}" for name in removed)
-            changes = f"It would have changed these too, which you have removed:\n\n{names}\n\n{changes}"
+            names = "".join(f"\n  {name}" for name in removed)
+            changes = f"Not taken over, as you have removed these files:\n{names}\n\n{changes}"
 
     if hidden := in_the_way(tree):
         fail(
@@ -184,7 +189,7 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | PLAIN_DIFFS,
+            env=ENVIRONMENT,
         )
         if cruft.returncode:
             # Of a traceback, what the exception says.

@@ -44,19 +44,21 @@ class Examination:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         config = session.config
-        self.bound += self._bindings(config, session.items)
+        setup = config.stash.get(SETUP, None)
+        if setup is None:  # nor are there settings of the kit
+            self.unsafe.append(UNBOUND)
+            return
+        self.bound += self._bindings(config, setup, session.items)
         self.unsafe += self._dangers(config, session.items)
         self.slow += self._costs(config)
 
-    def _bindings(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[str]:
-        setup = config.stash.get(SETUP, None)
-        if setup is None:
-            self.unsafe.append(UNBOUND)
-        else:
-            yield f"Database: {describe_database(setup)}"
-            self.unsafe += _template_problems(setup, config)
-            migrations = relative(str(setup.migrations)) if setup.migrations else "none"
-            yield f"Migrations: {migrations}, {_count(len(setup.metadata.tables), 'table')} in the models"
+    def _bindings(
+        self, config: pytest.Config, setup: DatabaseSetup, items: list[pytest.Item]
+    ) -> Iterator[str]:
+        yield f"Database: {describe_database(setup)}"
+        self.unsafe += _template_problems(setup, config)
+        migrations = relative(str(setup.migrations)) if setup.migrations else "none"
+        yield f"Migrations: {migrations}, {_count(len(setup.metadata.tables), 'table')} in the models"
         users = sum("database_isolation" in getattr(item, "fixturenames", ()) for item in items)
         isolation = config.getini("db_isolation")
         yield f"Tests: {len(items):,}, of which {users:,} use the database; isolation `{isolation}`"
@@ -64,7 +66,7 @@ class Examination:
             yield f"Settings: {len(VARIABLES)} variables are sealed"
 
     def _dangers(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[str]:
-        if config.stash.get(SETUP, None) is not None and not VARIABLES and _has_settings():
+        if not VARIABLES and _has_settings():
             yield (
                 "Settings may come from a shell or a `.env`: call `seal(Settings, values)` of "
                 "`testkit.environment` before anything reads them."

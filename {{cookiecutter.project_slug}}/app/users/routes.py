@@ -55,7 +55,8 @@ async def login(
     user = await manager.authenticate(credentials)
     if user is None or not user.is_active:
         raise AppError(400, "LOGIN_BAD_CREDENTIALS", "The address or the password is wrong.")
-    answer = BearerResponse(access_token=await strategy.write_token(user), token_type="bearer")  # noqa: S106
+    token = await strategy.write_token(user)
+    answer = BearerResponse(access_token=token, token_type="bearer")  # noqa: S106
     await manager.on_after_login(user, request, response)
     return answer
 
