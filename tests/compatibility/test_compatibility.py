@@ -9,7 +9,9 @@ import pytest
 
 from tests.conftest import Project, clean_environment, run
 from tests.test_docs import blocks
+from tests.traps.inner import run_inner
 
+LEDGER = ".performance/ledger.jsonl"
 SUITE = Path(__file__).parent / "suite"
 LIBRARIES = [
     *("hypothesis", "respx", "pytest-mock", "polyfactory", "factory_boy", "pytest-bdd"),
@@ -56,6 +58,65 @@ def test_libraries(installed_copy_of_each: Project) -> None:
         assert "RequestsOverlapped" not in output
     # And the project's own tests beside all of these.
     project.pytest("--ignore=tests/compatibility")
+
+
+FROZEN = """
+    import asyncio
+    import time
+    from datetime import UTC, datetime
+
+    import pytest
+    from freezegun import freeze_time
+
+    sleep = time.sleep
+
+
+    @pytest.fixture(autouse=True, scope="module")
+    def frozen():
+        with freeze_time("2031-01-01"):
+            yield
+
+
+    async def test_waits(session):
+        await asyncio.sleep(0.01)
+        assert datetime.now(UTC).year == 2031
+
+
+    async def test_leaves_a_task(session):
+        asyncio.create_task(asyncio.sleep(600))
+
+
+    @pytest.mark.fast
+    def test_is_slow(session):
+        sleep(0.2)
+"""
+
+
+@pytest.mark.long
+def test_time_that_is_frozen_for_longer_than_a_test(installed_copy_of_each: Project) -> None:
+    project = installed_copy_of_each
+    run(
+        "uv",
+        "pip",
+        "install",
+        "-q",
+        "--python",
+        project.venv / "bin" / "python",
+        "freezegun",
+        cwd=project.path,
+    )
+
+    inner = run_inner(project, FROZEN, "-p", "no:randomly")
+
+    inner.assert_passed("test_waits", "test_is_slow")
+    inner.assert_says("test_leaves_a_task", "left open: the task sleep", kind="error")
+
+    output = project.pytest("tests/test_inner.py", "-p", "no:randomly", check=False).stdout
+    assert "::test_is_slow took 0.2" in output
+    seconds = map(
+        float, re.findall(r'"(?:setup|call|teardown)": (-?[\d.e+]+)', project.read(LEDGER))
+    )
+    assert all(0 <= phase < 600 for phase in seconds)
 
 
 FAILING = """

@@ -94,6 +94,57 @@ def test_what_is_about_to_finish_may_finish(copy_of_each: Project) -> None:
     inner.assert_passed(*inner.outcomes.keys() - {"test_never_ends"})
 
 
+OTHER_LOOPS = """
+    import asyncio
+
+    import pytest
+    from sqlalchemy import func, select
+
+    from app.database import sessionmaker
+    from app.users.models import User
+
+
+    async def count(session):
+        return await session.scalar(select(func.count()).select_from(User))
+
+
+    async def add():
+        async with sessionmaker() as session:
+            session.add(User(email="ada@example.com", hashed_password=""))
+            await session.commit()
+
+
+    def test_asyncio_run(database_isolation):
+        asyncio.run(add())
+
+
+    async def test_next(session):
+        assert await count(session) == 0
+
+
+    class TestParameters:
+        @pytest.fixture(params=[1, 2], scope="class")
+        async def rows(self, request, class_session):
+            names = [f"{number}@example.com" for number in range(request.param)]
+            class_session.add_all([User(email=name, hashed_password="") for name in names])
+            await class_session.commit()
+            return request.param
+
+        @pytest.mark.parametrize("run", [1, 2])
+        async def test_rows_are_those_of_the_parameter(self, rows, session, run):
+            assert await count(session) == rows
+            session.add(User(email="eve@example.com", hashed_password=""))
+            await session.commit()
+"""
+
+
+def test_other_loops_and_parameters_of_classes(copy_of_each: Project) -> None:
+    inner = run_inner(copy_of_each, OTHER_LOOPS, "-p", "no:randomly")
+
+    assert len(inner.outcomes) == 6
+    inner.assert_passed(*inner.outcomes)
+
+
 FAR_TABLES = '''"""A table that refers to all of the examples, and to which they refer."""
 
 import sqlalchemy as sa

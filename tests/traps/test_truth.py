@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.conftest import Project
 from tests.traps.inner import line_of, run_inner
 
@@ -495,3 +497,42 @@ def test_fixtures_that_are_asked_for_in_the_test(copy_of_each: Project) -> None:
     inner = run_inner(copy_of_each, ASKED_IN_THE_BODY)
 
     inner.assert_passed(*(f"test_asks[{number}]" for number in range(2)))
+
+
+ASKED_IN_ASYNC_CODE = """
+    import pytest
+
+
+    class TestArranged:
+        @pytest.fixture(autouse=True)
+        async def arrange(self, request):
+            self.session = request.getfixturevalue("session")
+
+        async def test_arranged(self):
+            pass
+
+
+    async def test_asks(request):
+        request.getfixturevalue("client")
+
+
+    async def test_innocent(client, session):
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+    @pytest.mark.asyncio(loop_scope="function")
+    async def test_elsewhere():
+        pass
+"""
+
+
+@pytest.mark.parametrize("isolation", ["committed", "rollback"])
+def test_fixtures_that_are_asked_for_in_async_code(copy_of_each: Project, isolation: str) -> None:
+    """Only who asks fails, whichever comes first."""
+    options = ("-p", "no:randomly", "-o", f"db_isolation={isolation}")
+    inner = run_inner(copy_of_each, ASKED_IN_ASYNC_CODE, *options)
+
+    inner.assert_says("test_arranged", "Name it as an argument", kind="error")
+    inner.assert_says("test_asks", "Name it as an argument")
+    inner.assert_passed("test_innocent", "test_elsewhere")
+    assert "::test_elsewhere runs in an event loop of its own" in inner.output

@@ -13,7 +13,7 @@ from testkit.eager import run
 from testkit.faults import note_fault
 from testkit.isolation import Isolation
 from testkit.leftovers import Task
-from testkit.resets import reset_all
+from testkit.resets import Restore, save_all
 
 
 def has_examples(item: pytest.Item) -> bool:
@@ -28,19 +28,20 @@ def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task])
     _adapt_settings(item.obj)
     handle = item.obj.hypothesis
     inner = handle.inner_test
-    is_arranged = False
+    bring_back: Restore | None = None
 
     async def begin() -> None:
-        nonlocal is_arranged
-        if not is_arranged:
+        nonlocal bring_back
+        if bring_back is None:
             await worker.push_baseline()
-            is_arranged = True
+            bring_back = save_all()
 
     async def end() -> None:
         if leaks := await isolation.end(earlier_tasks):
             note_fault(f"An example of {item.nodeid} left open: {'; '.join(leaks)}")
         await worker.finish_cleaning()
-        reset_all()
+        assert bring_back is not None
+        bring_back()
         await isolation.begin()
 
     @wraps(inner)
@@ -64,7 +65,7 @@ def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task])
         yield
     finally:
         handle.inner_test = inner
-        if is_arranged:
+        if bring_back is not None:
             run(worker.loop, isolation.end(earlier_tasks))
             run(worker.loop, worker.pop_baseline())
             run(worker.loop, isolation.begin())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -40,6 +41,10 @@ SETUP = pytest.StashKey[DatabaseSetup]()
 UNBOUND = (
     "The test kit does not know your database: call `use_database(config, SETUP)` of `testkit.fixtures` "
     "in a `pytest_configure`."
+)
+IN_ASYNC_CODE = (
+    "A fixture of the database is asked for while the event loop runs, by `request.getfixturevalue` in async code. "
+    "Name it as an argument of the test or of the fixture."
 )
 WORKER = pytest.StashKey[Worker]()
 LAST_ISOLATED = pytest.StashKey[pytest.Item]()
@@ -200,6 +205,8 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     """Undoes whatever the test does to the database. About 0.2 ms; other fixtures ask for it."""
     item: pytest.Item = request.node
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
+    if loop.is_running():
+        pytest.fail(IN_ASYNC_CODE, pytrace=False)
     worker: Worker = set_up_once(request, "database_worker")
     with isolating():
         with waiting_for_others():
@@ -267,6 +274,15 @@ def sync_session(request: pytest.FixtureRequest, database_isolation: Isolation) 
     if iscoroutinefunction(request.node.obj):
         request.node.obj = in_greenlet(request.node.obj)
     return database_isolation.sync_session()
+
+
+def pytest_fixture_post_finalizer(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> None:
+    """The rows of a fixture with parameters end with it, while the session stays: the next parameter has others."""
+    worker = request.config.stash.get(WORKER, None)
+    if fixturedef.params and "class_session" in fixturedef.argnames and worker is not None:
+        run(worker.loop, worker.forget_class_rows())
 
 
 @pytest_asyncio.fixture(scope="class")

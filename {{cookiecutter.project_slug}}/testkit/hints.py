@@ -14,7 +14,7 @@ from testkit.environment import VARIABLES, warn_of_others
 
 OTHER_LOOP = (
     "Something that was made in another event loop is used here: when its module was imported, or by "
-    "`asyncio.run`. All tests and fixtures share one loop. Make it in a fixture, in the lifespan, or "
+    "`asyncio.run`, or in a test with a `loop_scope` of its own. All others share one loop. Make it in a fixture, in the lifespan, or "
     "when it is first needed; and await coroutines instead of running them."
 )
 HINTS = {
@@ -30,7 +30,7 @@ HINTS = {
         "With `rollback`, all sessions share one connection, whose transaction has begun: mark the test with "
         "`@pytest.mark.committed`."
     ),
-    r"unable to open database file|Connect call failed .*, 1\b": (
+    r"unable to open database file|Could not locate a bind|Connect call failed .*, 1\b": (
         "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
         "for `database_isolation`."
     ),

@@ -150,6 +150,14 @@ class Worker:
         if not await self.database.pop_baseline():
             await self._reconnect_all()
 
+    async def forget_class_rows(self) -> None:
+        """Undoes what was arranged through the newest session of a class."""
+        session = self.class_sessions[-1]
+        await session.rollback()
+        session.expunge_all()
+        await self.pop_baseline()
+        await self.push_baseline()
+
     async def _reconnect_all(self) -> None:
         await self.engine.dispose()
         await self.disconnect()

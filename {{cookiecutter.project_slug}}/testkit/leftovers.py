@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy
 
 from testkit.call_site import TASKS, UNKNOWN, call_site, is_ours, relative
+from testkit.clock import monotonic
 from testkit.faults import note_fault
 
 TURNS = 10  # of the event loop, and then
@@ -66,6 +67,7 @@ def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(clean_up, generator.aclose(), call_site())
 
+    loop.time = monotonic  # type: ignore[method-assign]  # or no time-out would end in a time that is frozen
     loop.set_exception_handler(_note_failure)
     loop.set_task_factory(factory)
     if isinstance(loop, asyncio.BaseEventLoop):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from testkit.resets import Restore, keep_between_examples
+
 
 class Original:
     """A dictionary or a list, in the attribute `name` of `owner`."""
@@ -36,11 +38,19 @@ class Original:
             self.content = [one for one in self.content if one in now or one not in before]
             self.content += [one for one in now if one not in before]
 
+    def save(self) -> Restore:
+        """Returns what brings back its present content."""
+        value, content = self.place[self.name], self.present()
+        return partial(self._bring_back, value, content)
+
     def restore(self) -> None:
-        self.place[self.name] = self.value
-        self.value.clear()
-        add = self.value.update if isinstance(self.value, dict) else self.value.extend
-        add(self.content)
+        self._bring_back(self.value, self.content)
+
+    def _bring_back(self, value: Any, content: Any) -> None:
+        self.place[self.name] = value
+        value.clear()
+        add = value.update if isinstance(value, dict) else value.extend
+        add(content)
 
 
 _originals: list[Original] = []
@@ -50,7 +60,10 @@ _ending: set[Any] = set()
 
 def keep_between_tests(owner: object, *names: str) -> None:
     """From now on, these attributes have after each test what they had before. About 2 us for each of them."""
-    _originals.extend(Original(owner, name) for name in names)
+    for name in names:
+        original = Original(owner, name)
+        _originals.append(original)
+        keep_between_examples(original.save)
 
 
 def _restore() -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from testkit.call_site import call_site
+from testkit.clock import clock
 from testkit.eager import run
 from testkit.faults import note_fault, take_faults
 from testkit.leftovers import (
@@ -43,6 +44,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.unregister(name="anyio") is not None:
         config.addinivalue_line("markers", "anyio: changes nothing; all tests share one event loop")
     config.addinivalue_line("filterwarnings", f"error:.*{NEVER_AWAITED}:RuntimeWarning")
+    patch = pytest.MonkeyPatch()
+    patch.setattr("_pytest.timing.perf_counter", clock)  # how long tests take, also in a time that is frozen
+    config.add_cleanup(patch.undo)
+
+
+class LoopOfItsOwn(pytest.PytestWarning):
+    """Nobody sees what a test leaves running."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    marker = item.get_closest_marker("asyncio")
+    if marker is not None and marker.kwargs.get("loop_scope", "session") != "session":
+        item.warn(
+            LoopOfItsOwn(
+                f"{item.nodeid} runs in an event loop of its own: what it leaves running fails nothing, and "
+                "the database is in another loop. Leave out `loop_scope`: all tests share one loop."
+            )
+        )
 
 
 @pytest.hookimpl(trylast=True)

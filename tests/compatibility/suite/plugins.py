@@ -35,6 +35,26 @@ async def test_hypothesis(session, name):
     await session.commit()
 
 
+class TestArranged:
+    """What fixtures have arranged is there for each example; what the last one has done is not."""
+
+    @pytest.fixture(autouse=True)
+    def arranged(self, mock_services, jobs):
+        mock_services.exchange_rates.rates["EUR", "USD"] = Decimal("1.25")
+        jobs.fail(OSError("no mail server"))
+
+    @given(number=st.integers())
+    async def test_fakes_and_jobs(self, app, client, user, mock_services, jobs, number):
+        assert mock_services.exchange_rates.rates == {("EUR", "USD"): Decimal("1.25")}
+        assert "example" not in app.dependency_overrides
+        mock_services.exchange_rates.rates["EUR", "GBP"] = Decimal("0.75")
+        app.dependency_overrides["example"] = None
+        await client.post("/api/v1/auth/forgot-password", json={"email": user.email})
+        assert len(await jobs.waiting()) == 1
+        await jobs.run()
+        assert mock_services.email.outbox == []
+
+
 # respx
 
 

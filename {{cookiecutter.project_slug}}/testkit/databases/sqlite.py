@@ -11,7 +11,6 @@ import re
 import shutil
 import sqlite3
 import tempfile
-import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -26,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from testkit.clock import clock
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 
 BUSY_TIMEOUT = 5.0  # seconds, like the driver's default
@@ -77,8 +77,8 @@ class InlineConnection(aiosqlite.Connection):
                 # SQLITE_BUSY_SNAPSHOT has a code of its own: waiting does not help against it.
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise
-                deadline = deadline or time.monotonic() + BUSY_TIMEOUT
-                if time.monotonic() > deadline:
+                deadline = deadline or clock() + BUSY_TIMEOUT
+                if clock() > deadline:
                     raise
                 await asyncio.sleep(0.0005)
 

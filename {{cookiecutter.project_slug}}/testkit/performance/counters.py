@@ -5,13 +5,13 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import perf_counter
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from testkit.call_site import call_site
+from testkit.clock import clock
 
 # They belong to the isolation, and differ between the databases.
 SAVEPOINTS = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
@@ -93,17 +93,17 @@ COUNTERS = Counters()
 @contextmanager
 def isolating() -> Iterator[None]:
     """Counts as a part of the isolation."""
-    start = perf_counter()
+    start = clock()
     yield
-    COUNTERS.isolation += perf_counter() - start
+    COUNTERS.isolation += clock() - start
 
 
 @contextmanager
 def waiting_for_others() -> Iterator[None]:
     """Does not count as this test's time."""
-    start = perf_counter()
+    start = clock()
     yield
-    COUNTERS.of_others += perf_counter() - start
+    COUNTERS.of_others += clock() - start
 
 
 class Meter:
@@ -162,20 +162,20 @@ def _before_statement(
     if not statement.startswith(SAVEPOINTS):
         COUNTERS.note(statement)
     if context is not None:
-        context.testkit_start = perf_counter()
+        context.testkit_start = clock()
 
 
 def _after_statement(
     _connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
 ) -> None:
     if context is not None:
-        COUNTERS.sql += perf_counter() - context.testkit_start
+        COUNTERS.sql += clock() - context.testkit_start
 
 
 def _after_error(error: Any) -> None:
     start = getattr(error.execution_context, "testkit_start", None)
     if start is not None:
-        COUNTERS.sql += perf_counter() - start
+        COUNTERS.sql += clock() - start
 
 
 def _after_commit(_session: Session) -> None:

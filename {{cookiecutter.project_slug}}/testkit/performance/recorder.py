@@ -7,12 +7,13 @@ import sys
 import tracemalloc
 from collections.abc import Generator
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import pytest
 
 from testkit.call_site import relative
+from testkit.clock import clock
 from testkit.performance.budgets import INFERRED_SPEED
 from testkit.performance.counters import COUNTERS, Meter
 from testkit.performance.imports import ImportTimer
@@ -77,12 +78,12 @@ def calibrate() -> float:
 
 
 def _work() -> float:
-    start = perf_counter()
+    start = clock()
     primes: list[int] = []
     for number in range(2, PRIMES):
         if all(number % prime for prime in primes[:20]):
             primes.append(number)
-    return perf_counter() - start
+    return clock() - start
 
 
 def steady_growth(growths: list[int]) -> int:
@@ -142,11 +143,11 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Generator[None, object, object]:
-        start = perf_counter()
+        start = clock()
         try:
             return (yield)
         finally:
-            self.collection = perf_counter() - start
+            self.collection = clock() - start
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.imports.stop()
@@ -161,7 +162,7 @@ class Recorder:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Setup:
-        start = perf_counter()
+        start = clock()
         self._nested.append(0.0)
         try:
             if fixturedef.scope == "function":
@@ -174,13 +175,13 @@ class Recorder:
                 finally:
                     self._cpu_start = process_time() - own
         finally:
-            taken = perf_counter() - start
+            taken = clock() - start
             self._note_fixture(fixturedef, taken - self._nested.pop(), count=1)
             self._nested[-1] += taken
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         if self._teardown_mark is not None:
-            now = perf_counter()
+            now = clock()
             self._note_fixture(fixturedef, now - self._teardown_mark, count=0)
             self._teardown_mark = now
 
@@ -198,7 +199,7 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        self._teardown_mark = perf_counter()
+        self._teardown_mark = clock()
         try:
             return (yield)
         finally:

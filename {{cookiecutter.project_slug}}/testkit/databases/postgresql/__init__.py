@@ -195,7 +195,8 @@ async def _renew(entry: ConnectionPoolEntry) -> None:
         return
     try:
         await connection.renew()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, RuntimeError):
+        # RuntimeError: it is of another event loop, as `asyncio.run` and Starlette's `TestClient` have them.
         entry.invalidate()
 
 

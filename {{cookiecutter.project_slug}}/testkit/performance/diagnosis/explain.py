@@ -6,13 +6,13 @@ so that the plans are those of a small database: look for tables that are scanne
 
 from collections.abc import Generator
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event
 
 from testkit.call_site import call_site
+from testkit.clock import clock
 from testkit.databases import explain_command
 from testkit.performance.counters import SAVEPOINTS
 
@@ -63,14 +63,14 @@ def _explain(
             f"      {step}" for step in _plan(connection, f"{command} {statement}", values)
         )
     if context is not None:
-        context.testkit_explain_start = perf_counter()
+        context.testkit_explain_start = clock()
 
 
 def _note_time(
     _connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
 ) -> None:
     if hasattr(context, "testkit_explain_start"):
-        lines.append(f"      {(perf_counter() - context.testkit_explain_start) * 1000:.2f} ms")
+        lines.append(f"      {(clock() - context.testkit_explain_start) * 1000:.2f} ms")
 
 
 def _plan(connection: Connection, statement: str, parameters: Any) -> list[str]:

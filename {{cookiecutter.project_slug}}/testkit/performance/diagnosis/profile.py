@@ -12,13 +12,13 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from time import perf_counter
 from types import CodeType, FrameType
 
 import greenlet
 import pytest
 
 from testkit.call_site import is_ours, relative
+from testkit.clock import clock
 from testkit.performance.diagnosis.passes import run_passes
 
 INTERVAL = 0.0005  # seconds between two looks at the stack
@@ -85,12 +85,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     profile = profiles.setdefault(item.nodeid, Profile())
     code = getattr(getattr(item, "function", None), "__code__", None)
     node = profile.others if profile.seconds else profile.first
-    start = perf_counter()
+    start = clock()
     try:
         with _sampling(node, code):
             return (yield)
     finally:
-        profile.seconds.append(perf_counter() - start)
+        profile.seconds.append(clock() - start)
 
 
 @contextmanager
