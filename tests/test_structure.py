@@ -38,6 +38,7 @@ GENERATED = {
     # What the project is tested with knows nothing of it, and can be carried elsewhere.
     "testkit.asgi": {"testkit.websockets"},
     "testkit.call_site": set(),
+    "testkit.clock": set(),
     "testkit.eager": set(),
     "testkit.faults": set(),
     "testkit.garbage": set(),
@@ -49,9 +50,9 @@ GENERATED = {
     "testkit.websockets": set(),
     "testkit.environment": {"testkit.call_site"},
     "testkit.hints": {"testkit.call_site", "testkit.environment"},
-    "testkit.leftovers": {"testkit.call_site", "testkit.faults"},
-    "testkit.originals": set(),
-    "testkit.databases": {"testkit.call_site", "testkit.eager"},
+    "testkit.leftovers": {"testkit.call_site", "testkit.clock", "testkit.faults"},
+    "testkit.originals": {"testkit.resets"},
+    "testkit.databases": {"testkit.call_site", "testkit.clock", "testkit.eager"},
     "testkit.migrations": {"testkit.call_site", "testkit.databases"},
     "testkit.isolation": {
         *("testkit.call_site", "testkit.databases", "testkit.eager", "testkit.engines"),
@@ -62,17 +63,19 @@ GENERATED = {
         "testkit.resets",
     },
     "testkit.supervision": {
-        *("testkit.call_site", "testkit.eager", "testkit.faults", "testkit.leftovers"),
+        *("testkit.call_site", "testkit.clock", "testkit.eager", "testkit.faults"),
+        "testkit.leftovers",
         *("testkit.portal", "testkit.resets"),
     },
-    "testkit.performance": {"testkit.call_site", "testkit.warm"},
+    "testkit.performance": {"testkit.call_site", "testkit.clock", "testkit.warm"},
     "testkit.performance.comparison": {
         "testkit.databases",
         "testkit.fixtures",
         "testkit.performance",
     },
     "testkit.performance.diagnosis": {
-        *("testkit.call_site", "testkit.databases", "testkit.fixtures", "testkit.performance"),
+        *("testkit.call_site", "testkit.clock", "testkit.databases", "testkit.fixtures"),
+        "testkit.performance",
     },
     "testkit.markers": {"testkit.performance"},
     "testkit.doctor": {

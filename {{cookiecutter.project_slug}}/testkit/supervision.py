@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", "anyio: changes nothing; all tests share one event loop")
     config.addinivalue_line("filterwarnings", f"error:.*{NEVER_AWAITED}:RuntimeWarning")
     patch = pytest.MonkeyPatch()
-    patch.setattr("_pytest.timing.perf_counter", clock)  # how long tests take, also in a time that is frozen
+    patch.setattr("_pytest.timing.perf_counter", clock)
     config.add_cleanup(patch.undo)
 
 
