@@ -128,22 +128,30 @@ async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User)
 
 
 @pytest.mark.parametrize(
-    ("cast", "reason"),
+    ("statement", "reason"),
     [
-        ("CAST(:email AS uuid)", "invalid input for query argument $1"),
-        ("CAST(CAST(:email AS text) AS uuid)", "invalid input syntax for type uuid"),
+        (
+            "SELECT id FROM users WHERE id = CAST(:email AS uuid)",
+            "invalid input for query argument $1",
+        ),
+        (
+            "SELECT CAST(email AS uuid) FROM users WHERE email = :email",
+            "invalid input syntax for type uuid",
+        ),
     ],
 )
 async def test_error_holds_nothing_of_the_value(
-    session: AsyncSession, cast: str, reason: str
+    session: AsyncSession, user: User, statement: str, reason: str
 ) -> None:
+    email = user.email
+
     with pytest.raises(DBAPIError) as caught:
-        await session.execute(text(f"SELECT {cast}"), {"email": "ada@example.com"})
+        await session.execute(text(statement), {"email": email})
     await session.rollback()
 
     said = "".join(traceback.format_exception(caught.value))
     assert reason in said
-    assert "ada@" not in said.replace('{"email": "ada@example.com"}', "")  # the line above
+    assert email not in said
 
 
 @pytest.mark.committed
