@@ -241,9 +241,14 @@ class TestConflicts:
         assert result.returncode == 2
         assert "Once upon a time" not in linked.read("testkit/leaves.py")
         assert not (linked.path / "testkit" / "greenlets.py").exists()
-        assert 'detail=detail or ""' not in linked.read("app/problems/errors.py")
-        assert "\n  app/problems/errors.py.rej\n" in result.stdout
-        assert "Raise it anywhere" in linked.read("app/problems/errors.py.rej")
+        errors = linked.read("app/problems/errors.py")
+        assert 'detail=detail or ""' not in errors
+        assert re.search(
+            r'<<<<<<< .*Our own.*=======.*"""Raise it anywhere.*>>>>>>> ', errors, re.S
+        )
+        assert "\n  app/problems/errors.py\n" in result.stdout
+        assert "UU app/problems/errors.py" in status(linked)
+        assert not (linked.path / "app" / "errors.py").exists()
         assert "removed these files:\n\n  app/products/repository.py\n\n" in result.stdout
 
     @sqlite_first
@@ -304,13 +309,17 @@ class TestRefusals:
         """Git would overwrite them without a word."""
         project = create_linked(template, tmp_path, "sqlite")
         (project.path / ".git" / "info").mkdir(exist_ok=True)
-        (project.path / ".git" / "info" / "exclude").write_text("SECURITY.md\n")
+        (project.path / ".git" / "info" / "exclude").write_text("SECURITY.md\nconf\n")
         (project.path / "SECURITY.md").write_text("Ours.\n")
+        (project.path / "conf").symlink_to("nowhere")
+        (template.path / PROJECT / "conf").mkdir()
+        (template.path / PROJECT / "conf" / "logs.toml").touch()
+        template.release("v3.0.0")
 
         result = project.make("upgrade", check=False)
 
         assert result.returncode == 2
-        assert "git ignores yours:\n\n  SECURITY.md\n" in result.stdout
+        assert "git ignores yours:\n\n  SECURITY.md\n  conf\n\n" in result.stdout
         assert project.read("SECURITY.md") == "Ours.\n"
         assert status(project) == ""
 

@@ -122,27 +122,53 @@ OTHER_LOOPS = """
         assert await count(session) == 0
 
 
+    async def add_users(session, *names):
+        session.add_all([User(email=f"{name}@example.com", hashed_password="") for name in names])
+        await session.commit()
+
+
     class TestParameters:
+        @pytest.fixture(scope="class")
+        async def shared(self, class_session):
+            await add_users(class_session, "ada")
+
         @pytest.fixture(params=[1, 2], scope="class")
-        async def rows(self, request, class_session):
-            names = [f"{number}@example.com" for number in range(request.param)]
-            class_session.add_all([User(email=name, hashed_password="") for name in names])
-            await class_session.commit()
+        async def rows(self, request, shared, class_session):
+            await add_users(class_session, *range(request.param))
+            return request.param
+
+        @pytest.fixture(params=[1, 2])
+        async def own(self, request, class_session):
             return request.param
 
         @pytest.mark.parametrize("run", [1, 2])
         async def test_rows_are_those_of_the_parameter(self, rows, session, run):
-            assert await count(session) == rows
-            session.add(User(email="eve@example.com", hashed_password=""))
-            await session.commit()
+            assert await count(session) == rows + 1
+            await add_users(session, "eve")
+
+        async def test_parameters_of_tests(self, own, session):
+            await add_users(session, "eve")
+
+
+    class TestIndirect:
+        @pytest.fixture(scope="class")
+        async def indirect(self, request, class_session):
+            await add_users(class_session, *range(request.param))
+            return request.param
+
+        @pytest.mark.parametrize("indirect", [1, 2], indirect=True, scope="class")
+        async def test_indirect(self, indirect, session):
+            assert await count(session) == indirect
 """
 
 
 def test_other_loops_and_parameters_of_classes(copy_of_each: Project) -> None:
-    inner = run_inner(copy_of_each, OTHER_LOOPS, "-p", "no:randomly")
+    for isolation in ("committed", "rollback"):
+        options = ("-p", "no:randomly", "-o", f"db_isolation={isolation}")
+        inner = run_inner(copy_of_each, OTHER_LOOPS, *options)
 
-    assert len(inner.outcomes) == 6
-    inner.assert_passed(*inner.outcomes)
+        assert len(inner.outcomes) == 10
+        inner.assert_passed(*inner.outcomes)
 
 
 FAR_TABLES = '''"""A table that refers to all of the examples, and to which they refer."""

@@ -70,10 +70,13 @@ def _hide_values(context: ExceptionContext) -> None:
         error.args = tuple(str(text).partition("\nDETAIL:")[0] for text in error.args)
     if hasattr(cause, "detail"):
         cause.detail = None
-    if isinstance(cause, asyncpg.DataError):
-        reason = re.split("[:\"']", str(cause))[0]  # what follows is the value
+    is_of_syntax = isinstance(cause, asyncpg.PostgresSyntaxError) and bool(context.parameters)
+    if isinstance(cause, asyncpg.DataError) or is_of_syntax:  # of a search, for example
+        # Only the driver says in one language where the value is.
+        argument = re.match(r"invalid input for query argument \$\d+", str(cause))
+        where = argument[0] if argument else cause.sqlstate
         for error in (*errors, cause):
-            error.args = (f"{type(cause).__name__}: {reason}",)
+            error.args = (f"{type(cause).__name__} ({where})",)
         cause.__cause__ = cause.__context__ = None  # of Python's, which quotes it as well
 
 

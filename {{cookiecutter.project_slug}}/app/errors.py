@@ -161,14 +161,17 @@ def install_error_handlers(app: FastAPI) -> None:
     def on_http_exception(connection: HTTPConnection, error: HTTPException) -> ProblemResponse:
         # It may be any JSON. fastapi-users says what is wrong with a constant, sometimes with a reason beside it.
         raw: Any = error.detail
-        code, detail, members = None, raw, {}
+        code: str | None
+        members: dict[str, Any] = {}
         match raw:
-            case {"code": str(), "reason": str()}:
-                code, detail = raw["code"], raw["reason"]
+            case {"code": str(code), "reason": str(detail), **others}:
+                members = {"errors": others} if others else {}
             case str():
-                code = raw if re.fullmatch(r"[A-Z][A-Z_]+", raw) else None
+                code = detail = raw
             case _:
-                detail, members = names_of(error.status_code)[1], {"errors": raw}
+                code, detail, members = None, names_of(error.status_code)[1], {"errors": raw}
+        if code and not re.fullmatch(r"[A-Z][A-Z_]+", code):
+            code = None
         headers = dict(error.headers or {})
         if error.status_code == 401:
             headers.setdefault("WWW-Authenticate", "Bearer")

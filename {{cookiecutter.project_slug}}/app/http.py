@@ -6,6 +6,7 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import SAFE_METHODS
@@ -58,9 +59,6 @@ def missing_headers(scope: Scope, present: dict[bytes, bytes]) -> list[tuple[byt
     return [header for header in wanted if header[0] not in unwanted]
 
 
-UNKNOWN_HOST = problem(400, "The API is not called by this name.", code="UNKNOWN_HOST")
-
-
 class NamedHosts:
     """Requests under another name are refused, but for probes, which ask for an address.
 
@@ -84,7 +82,9 @@ class NamedHosts:
         if not is_known:
             check = TrustedHostMiddleware(accept, self.allowed_hosts, www_redirect=False)
             await check(scope, receive, send_nothing)
-        await (self.app if is_known else UNKNOWN_HOST)(scope, receive, send)
+        refusal = "The API is not called by this name."
+        chosen = self.app if is_known else problem(400, refusal, code="UNKNOWN_HOST")
+        await chosen(scope, receive, send)
 
 
 class Conventions:
@@ -132,11 +132,15 @@ class Conventions:
             if method == "HEAD":
                 scope.update(as_get, method=method)  # the log wants to know the route
         except Exception as error:
+            has_left = isinstance(error, ClientDisconnect)  # in the middle of its body
             if not has_started:
                 answer = problem(500, "Something went wrong on our side.")
+                if has_left:  # nobody reads it, but it is in the log
+                    answer = problem(499, "The client has gone.")
                 await answer(scope, receive, send_and_note)
             # A response that has begun and not ended is broken off by the server, so that the client sees it.
-            app.state.report_error(error)
+            if not has_left:
+                app.state.report_error(error)
 
 
 async def receive_until(is_done: asyncio.Event, receive: Receive) -> Message:

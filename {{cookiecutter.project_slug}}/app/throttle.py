@@ -97,11 +97,11 @@ class Throttled:
 
 async def get_throttled(connection: HTTPConnection) -> Throttled:
     client = connection.client.host if connection.client else ""
-    return Throttled(connection.app.state.throttle, subscriber(client))
+    return Throttled(connection.app.state.throttle, client_network(client))
 
 
-def subscriber(host: str) -> str:
-    """Of an IPv6 address, the network: whoever has one of its addresses has them all."""
+def client_network(host: str) -> str:
+    """The address; of IPv6, its /64 network, as whoever has one of its addresses has them all."""
     try:
         address = ip_address(host)
     except ValueError:  # of a Unix socket, there is none

@@ -30,10 +30,12 @@ LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 # Of git, in place of somebody's own: patches without context fit nowhere, and hooks are for people.
-SETTINGS = {"diff.context": "3", "core.hooksPath": os.devnull}
-ENVIRONMENT = os.environ | {"GIT_CONFIG_COUNT": str(len(SETTINGS))}
-for number, (name, value) in enumerate(SETTINGS.items()):
+SETTINGS = {"diff.context": "3", "core.hooksPath": os.devnull, "commit.gpgSign": "false"}
+FIRST = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+ENVIRONMENT = os.environ | {"GIT_CONFIG_COUNT": str(FIRST + len(SETTINGS))}
+for number, (name, value) in enumerate(SETTINGS.items(), FIRST):
     ENVIRONMENT |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+AUTHOR = ("-c", "user.name=upgrade", "-c", "user.email=upgrade@localhost")
 
 NOT_LINKED = """\
 This project is not linked to its template, since it has no .cruft.json. If you know the version
@@ -87,14 +89,11 @@ class Template:
         return git("rev-list", "--max-count=1", f"{self.commit}..{version}", cwd=self.path) == ""
 
     def changed_files_until(self, version: str) -> list[str]:
-        """Those that are there before and after, by their paths in the template."""
-        options = ("--name-only", "--diff-filter=M", "-z", self.commit, version)
-        names = git("diff", *options, cwd=self.path).split("\0")[:-1]
-        return [name for name in names if name.startswith("{")]  # in the folder of the project
-
-    def patch_until(self, version: str, name: str) -> str:
-        """The changes of a file, whose path is written as it is."""
-        return git("diff", "--no-prefix", self.commit, version, "--", name, cwd=self.path)
+        """Those of the project that are there before and after. One for a certain database has its name without."""
+        options = ("--no-ext-diff", "--name-only", "--diff-filter=M", "-z")
+        names = git("diff", *options, self.commit, version, cwd=self.path).split("\0")[:-1]
+        paths = [name.partition("/")[2] for name in names if name.startswith("{")]
+        return [*paths, *(re.sub(r"_[a-z]+\.py$", ".py", path) for path in paths)]
 
     def changes_until(self, version: str) -> str:
         """The sections of the changelog that are new or have changed."""
@@ -183,6 +182,14 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
     try:
         with uninterrupted():
             git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
+        # cruft would take files that have been moved for removed: they are where they were while it merges.
+        elsewhere = files_that_are_elsewhere(template.changed_files_until(version), copy, prefix)
+        moves = {before: now for before, now in elsewhere.items() if now is not None}
+        for before, now in moves.items():
+            move(copy, now, before)
+        if moves:
+            git("add", "--all", "--force", cwd=copy)
+            git(*AUTHOR, "commit", "--quiet", "--message", "As it was", cwd=copy)
         options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
         cruft = subprocess.run(
             [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],
@@ -196,32 +203,32 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
             reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
             reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
             fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
-        removed = follow_moved_files(template, version, copy, prefix)
         conflicts = git("ls-files", "--unmerged", "-z", cwd=copy)
+        for before, now in moves.items():
+            move(copy, before, now)
+            conflicts = conflicts.replace(f"\t{before}\0", f"\t{now}\0")
         git("add", "--all", "--force", cwd=copy)
         tree = git("write-tree", cwd=copy).strip()
     finally:
         with uninterrupted():
             shutil.rmtree(folder, ignore_errors=True)
             git("worktree", "prune")  # also that of a program that was killed
+    removed = [path.removeprefix(prefix) for path, now in elsewhere.items() if now is None]
     return tree, conflicts, removed
 
 
-def follow_moved_files(template: Template, version: str, copy: Path, prefix: str) -> list[str]:
-    """cruft takes a file that the project has moved for one that it has removed. Here it is changed where it is now;
-    what does not fit becomes a `.rej` file. Returns those that have been removed."""
-    removed = []
-    for name in template.changed_files_until(version):
-        path = name.partition("/")[2]
-        if (copy / prefix / path).exists() or not last_removal(prefix + path, copy):
-            continue
-        if moved := moved_to(prefix + path, copy):
-            patch = template.patch_until(version, name).replace(name, moved)
-            command = ["git", "apply", "-p0", "--reject", "--whitespace=nowarn"]
-            subprocess.run(command, cwd=copy, input=patch, text=True, stderr=subprocess.DEVNULL)
-        else:
-            removed.append(path)
-    return removed
+def files_that_are_elsewhere(paths: list[str], copy: Path, prefix: str) -> dict[str, str | None]:
+    """Of those of the project that are not there any more, where they are now, or `None`."""
+    gone = [f"{prefix}{path}" for path in paths if not (copy / prefix / path).exists()]
+    return {path: moved_to(path, copy, prefix) for path in gone if last_removal(path, copy)}
+
+
+def move(copy: Path, before: str, after: str) -> None:
+    """Also what the merge has refused of it."""
+    for end in ("", ".rej"):
+        if (copy / f"{before}{end}").exists():
+            (copy / after).parent.mkdir(parents=True, exist_ok=True)
+            (copy / f"{before}{end}").rename(copy / f"{after}{end}")
 
 
 def last_removal(path: str, copy: Path) -> str:
@@ -230,8 +237,8 @@ def last_removal(path: str, copy: Path) -> str:
     return git("log", *options, "--", path, cwd=copy).strip()
 
 
-def moved_to(path: str, copy: Path) -> str | None:
-    """Where a file is now, as far as git sees it."""
+def moved_to(path: str, copy: Path, prefix: str) -> str | None:
+    """Where a file is now, as far as git sees it; `None` if that is outside of the project."""
     while not (copy / path).exists():
         commit = last_removal(path, copy)
         options = ("--format=", "--name-status", "--find-renames", "--diff-filter=R", "-z")
@@ -240,14 +247,22 @@ def moved_to(path: str, copy: Path) -> str | None:
         if path not in moves:
             return None
         path = moves[path]
-    return path
+    return path if path.startswith(prefix) else None
 
 
 def in_the_way(tree: str) -> str:
-    """Files that git ignores, a line for each, where the tree has others. It would overwrite them."""
-    names = git("diff-tree", "-r", "-z", "--name-only", "--diff-filter=A", "HEAD", tree).split("\0")
+    """Files that git ignores, a line for each, in the place of others of the tree. It would remove them."""
     top = Path(git("rev-parse", "--show-toplevel").strip())
-    return "\n".join(f"  {name}" for name in names[:-1] if (top / name).exists())
+    ours = {top / name for name in git("ls-files", "-z", cwd=top).split("\0")}
+    options = ("-r", "-z", "--name-only", "--diff-filter=A")
+    new = [top / name for name in git("diff-tree", *options, "HEAD", tree).split("\0")[:-1]]
+    places = {place for path in new for place in (path, *path.parents) if top in place.parents}
+    found = [
+        place
+        for place in sorted(places - ours)
+        if os.path.lexists(place) and (place in new or place.is_symlink() or not place.is_dir())
+    ]
+    return "\n".join(f"  {place.relative_to(top)}" for place in found)
 
 
 def replace(before: str, after: str, conflicts: str = "") -> None:

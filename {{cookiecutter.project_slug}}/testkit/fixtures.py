@@ -276,13 +276,18 @@ def sync_session(request: pytest.FixtureRequest, database_isolation: Isolation) 
     return database_isolation.sync_session()
 
 
-def pytest_fixture_post_finalizer(
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> None:
-    """The rows of a fixture with parameters end with it, while the session stays: the next parameter has others."""
+) -> Generator[None, object, object]:
+    """What a fixture of a class arranges for one of its parameters is undone with it: the next one arranges other rows.
+    It has to name `class_session` itself."""
     worker = request.config.stash.get(WORKER, None)
-    if fixturedef.params and "class_session" in fixturedef.argnames and worker is not None:
-        run(worker.loop, worker.forget_class_rows())
+    is_of_a_class = fixturedef.scope == "class" and "class_session" in fixturedef.argnames
+    if worker is not None and is_of_a_class and hasattr(request, "param"):
+        run(worker.loop, worker.begin_class_rows())
+        fixturedef.addfinalizer(lambda: run(worker.loop, worker.forget_class_rows()))
+    return (yield)
 
 
 @pytest_asyncio.fixture(scope="class")

@@ -150,13 +150,19 @@ class Worker:
         if not await self.database.pop_baseline():
             await self._reconnect_all()
 
-    async def forget_class_rows(self) -> None:
-        """Undoes what was arranged through the newest session of a class."""
-        session = self.class_sessions[-1]
-        await session.rollback()
-        session.expunge_all()
-        await self.pop_baseline()
+    async def begin_class_rows(self) -> None:
+        """What sessions of classes arrange from now on can be undone by itself."""
+        for session in self.class_sessions:
+            await session.commit()
+        await self.finish_cleaning()
+        await self.database.save_baseline()
         await self.push_baseline()
+
+    async def forget_class_rows(self) -> None:
+        for session in self.class_sessions:
+            await session.rollback()
+            session.expunge_all()
+        await self.pop_baseline()
 
     async def _reconnect_all(self) -> None:
         await self.engine.dispose()

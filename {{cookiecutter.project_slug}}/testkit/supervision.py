@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import warnings
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -53,14 +54,15 @@ class LoopOfItsOwn(pytest.PytestWarning):
     """Nobody sees what a test leaves running."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+def _warn_of_its_loop(item: pytest.Item) -> None:
     marker = item.get_closest_marker("asyncio")
     if marker is not None and marker.kwargs.get("loop_scope", "session") != "session":
-        item.warn(
+        warnings.warn(
             LoopOfItsOwn(
                 f"{item.nodeid} runs in an event loop of its own: what it leaves running fails nothing, and "
                 "the database is in another loop. Leave out `loop_scope`: all tests share one loop."
-            )
+            ),
+            stacklevel=2,
         )
 
 
@@ -148,6 +150,7 @@ def _waiting_places(item: pytest.Item) -> list[str]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     _forget_the_last_error()
+    _warn_of_its_loop(item)
     return (yield from _judged(item))
 
 

@@ -480,7 +480,17 @@ class TestSettings:
         said = output(run("settings"))
 
         assert "REDIS_URL=redis+sentinel://me:***@h1:26379,h2:26379/name  # environment\n" in said
-        assert settings_module.shown("https://a/v1?key=hidden&x=1") == "https://a/v1?key=***&x=1"
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("https://a/v1?key=hidden&x=1", "https://a/v1?key=***&x=1"),
+            ("redis://:hid/d@en:@h:6379/0", "redis://:***@h:6379/0"),
+            ("redis://h:6379/0", "redis://h:6379/0"),
+        ],
+    )
+    def test_secrets_of_a_url(self, url: str, said: str) -> None:
+        assert settings_module.shown(url) == said
 
     def test_checks(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert output(run("settings", "--check")) == ""

@@ -136,7 +136,11 @@ async def test_error_holds_nothing_of_the_row(session: AsyncSession, user: User)
         ),
         (
             "SELECT CAST(email AS uuid) FROM users WHERE email = :email",
-            "invalid input syntax for type uuid",
+            "InvalidTextRepresentationError (22P02)",
+        ),
+        (
+            "SELECT id FROM users WHERE email = :email AND to_tsquery(:email || ' x') IS NULL",
+            "PostgresSyntaxError (42601)",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from fastapi import BackgroundTasks, HTTPException
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from app.errors import AppError, problem
 from app.main import create_app
@@ -31,6 +32,14 @@ def failing_client(settings: Settings) -> httpx2.AsyncClient:
     @app.get("/any-json")
     async def any_json() -> None:
         raise HTTPException(409, [{"field": "name", "reason": "is taken"}])
+
+    @app.get("/with-a-code")
+    async def with_a_code() -> None:
+        raise HTTPException(409, {"code": "OUT", "reason": "None is left.", "left": 0})
+
+    @app.get("/gone")
+    async def gone() -> None:
+        raise ClientDisconnect  # as reading a body does
 
     @app.get("/without-a-body/{status}")
     async def without_a_body(status: int) -> None:
@@ -108,6 +117,20 @@ async def test_detail_may_be_any_json(failing_client: httpx2.AsyncClient) -> Non
 
     assert (problem["code"], problem["detail"]) == ("CONFLICT", "Conflict")
     assert problem["errors"] == [{"field": "name", "reason": "is taken"}]
+
+
+async def test_detail_may_have_a_code(failing_client: httpx2.AsyncClient) -> None:
+    problem = (await failing_client.get("/with-a-code")).json()
+
+    assert (problem["code"], problem["detail"]) == ("OUT", "None is left.")
+    assert problem["errors"] == {"left": 0}
+
+
+async def test_client_that_breaks_off_is_no_error(
+    failing_client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await failing_client.get("/gone")).status_code == 499
+    assert "unexpected error" not in caplog.text
 
 
 @pytest.mark.parametrize("status", [204, 304])

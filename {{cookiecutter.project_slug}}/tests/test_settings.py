@@ -52,7 +52,10 @@ def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.Monke
         ("REDIS_URL", "redis+ftp://:pa55word@127.0.0.1:6379"),
         ("REDIS_URL", "redis+sentinel://:pa55word@h1:26379"),
         ("ACCESS_TOKEN_LIFETIME", "99999999999999"),
+        ("REDIS_URL", "redis://:pa55word@cache"),
         ("ALLOWED_HOSTS", "*.a.*"),
+        ("ALLOWED_HOSTS", "example.com:8000"),
+        ("CORS_ORIGINS", "https://*.example.com"),
         ("ALLOWED_HOSTS", "api.example.com,*example.com"),
         ("CORS_ORIGINS", "localhost:3000"),
         ("CORS_ORIGINS", "https://app.example.com/page"),
@@ -76,7 +79,7 @@ def test_what_would_fail_later_is_refused_without_its_value(
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:x@127.0.0.1:6379/0", "rediss://redis", "redis+sentinel://h1:26379,h2:26379/name"],
+    ["redis://:x@127.0.0.1:6379/0", "rediss://h:6379", "redis+sentinel://h1:26379,h2:26379/name"],
 )
 def test_addresses_of_redis(settings: Settings, url: str) -> None:
     assert Settings(redis_url=url).redis_url == url
@@ -102,9 +105,11 @@ def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_origins_are_those_of_browsers() -> None:
-    settings = Settings(cors_origins=["http://localhost:3000/", "*"])
+    typed = ["http://localhost:3000/", "https://App.example.com", "http://[::1]:80", "null", "*"]
+    sent = ["http://localhost:3000", "https://app.example.com", "http://[::1]:80", "null", "*"]
 
-    assert settings.cors_origins == ["http://localhost:3000", "*"]
+    assert Settings(cors_origins=typed).cors_origins == sent
+    assert Settings(allowed_hosts=["API.example.com"]).allowed_hosts == ["api.example.com"]
 
 
 def test_file_in_another_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

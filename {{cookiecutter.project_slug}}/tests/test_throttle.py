@@ -69,7 +69,7 @@ async def test_refused_client_takes_no_try_from_others(
     ],
 )
 def test_client_of_many_addresses_is_one(host: str, counted: str) -> None:
-    assert throttle_module.subscriber(host) == counted
+    assert throttle_module.client_network(host) == counted
 
 
 async def test_spelling_makes_no_other_address(

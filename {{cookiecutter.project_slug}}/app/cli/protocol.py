@@ -4,13 +4,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
-MAX_HEAD_SIZE = 65_536  # bytes, and what was read with the first and the last of them
+MAX_HEAD_SIZE = 65_536  # bytes; reads are not cut, so somewhat more may be kept
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields Too Large")
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Gives a request that is on its way the time to come, but not without end to one that is all head.
+    """Waits for requests that are about to arrive, and refuses those whose headers do not end.
 
     uvicorn would close what is idle at once, and with it what a client has just sent, or is about to
     send on a connection that it has just opened. And it would keep whatever is sent as headers.

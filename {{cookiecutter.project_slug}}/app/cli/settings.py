@@ -15,7 +15,7 @@ from app.cli.program import cli, fail
 from app.settings import SECRETS, Settings, load_settings
 
 # Of URLs.
-PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/@]*(?=@)")
+PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*(?=@)")
 SECRETS_OF_QUERY = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
