@@ -114,6 +114,7 @@ OTHER_LOOPS = """
             await session.commit()
 
 
+    @pytest.mark.committed  # one connection belongs to one loop
     def test_asyncio_run(database_isolation):
         asyncio.run(add())
 
