@@ -30,7 +30,12 @@ LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 # Of git, in place of somebody's own: patches without context fit nowhere, and hooks are for people.
-SETTINGS = {"diff.context": "3", "core.hooksPath": os.devnull, "commit.gpgSign": "false"}
+SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "diff.context": "3",
+    "commit.gpgSign": "false",
+    "log.showSignature": "false",
+}
 FIRST = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
 ENVIRONMENT = os.environ | {"GIT_CONFIG_COUNT": str(FIRST + len(SETTINGS))}
 for number, (name, value) in enumerate(SETTINGS.items(), FIRST):
