@@ -104,18 +104,20 @@ class Conventions:
             await self.app(scope, receive, send)
             return
         method, app = scope["method"], scope["app"]
-        has_started = False
+        has_started = is_complete = False
         head_is_sent = asyncio.Event()  # and with it all that the client of a HEAD wants
 
         async def send_and_note(message: Message) -> None:
-            nonlocal has_started
+            nonlocal has_started, is_complete
             if message["type"] == "http.response.start":
                 has_started = True
-            elif method == "HEAD":
-                if head_is_sent.is_set():
-                    return
-                head_is_sent.set()
-                message = {"type": message["type"], "body": b"", "more_body": False}
+            else:
+                if method == "HEAD":
+                    if head_is_sent.is_set():
+                        return
+                    head_is_sent.set()
+                    message = {"type": message["type"], "body": b"", "more_body": False}
+                is_complete = not message.get("more_body", False)
             await send(message)
 
         inner = self.app if method in SAFE_METHODS else self.limited_app
@@ -132,7 +134,8 @@ class Conventions:
             if method == "HEAD":
                 scope.update(as_get, method=method)  # the log wants to know the route
         except Exception as error:
-            has_left = isinstance(error, ClientDisconnect)  # in the middle of its body
+            # In the middle of its body. When the response is complete, it is a mistake to read the body.
+            has_left = isinstance(error, ClientDisconnect) and not is_complete
             if not has_started:
                 answer = problem(500, "Something went wrong on our side.")
                 if has_left:  # nobody reads it, but it is in the log
