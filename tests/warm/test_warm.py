@@ -837,7 +837,7 @@ def test_choices_that_add_up_and_that_are_none(watch: Watch) -> None:
 def test_interrupted_before_it_can_watch(copy_of_each: Project, tmp_path: Path) -> None:
     """While its libraries are imported."""
     for wait in (0.02, 0.05, 0.08, 0.12):
-        watch = Watch(copy_of_each, tmp_path)
+        watch = Watch(copy_of_each, tmp_path, "tests/services")
         time.sleep(wait)
         watch.child.sendintr()
         time.sleep(0.3)
