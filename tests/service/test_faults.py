@@ -314,7 +314,9 @@ def redis_url() -> Iterator[str]:
     if program is None:
         pytest.skip("no Redis is installed")
     port = free_port()
-    process = start(program, "--port", str(port), "--save", "", cwd=Path("/tmp"))
+    process = start(
+        program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", cwd=Path("/tmp")
+    )
 
     def answers() -> bool:
         with socket.socket() as probe:
