@@ -217,6 +217,11 @@ class Project:
         module = "testkit.warm" if is_warm else "pytest"
         return self.run("python", "-m", module, "-q", *options, check=check, **environment)
 
+    def install(self, *packages: str) -> None:
+        """For this project alone, if its virtual environment is its own."""
+        python = self.venv / "bin" / "python"
+        run(UV, "pip", "install", "--quiet", "--python", python, *packages, cwd=self.path)
+
     def make(self, *arguments: str, check: bool = True, **environment: str) -> Result:
         return run("make", *arguments, cwd=self.path, check=check, **environment)
 

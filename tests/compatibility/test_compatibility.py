@@ -25,8 +25,7 @@ FOR_RESPX = "import httpx2\n\nhttpx2.alias_httpx()\n\n"
 @pytest.mark.long
 def test_libraries(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
-    python = project.venv / "bin" / "python"
-    run("uv", "pip", "install", "-q", "--python", python, *LIBRARIES, cwd=project.path)
+    project.install(*LIBRARIES)
     (project.path / "tests" / "compatibility").mkdir()
     for path in SUITE.iterdir():
         name = f"test_{path.name}" if path.suffix == ".py" else path.name
@@ -95,16 +94,7 @@ FROZEN = """
 @pytest.mark.long
 def test_time_that_is_frozen_for_longer_than_a_test(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
-    run(
-        "uv",
-        "pip",
-        "install",
-        "-q",
-        "--python",
-        project.venv / "bin" / "python",
-        "freezegun",
-        cwd=project.path,
-    )
+    project.install("freezegun")
 
     inner = run_inner(project, FROZEN, "-p", "no:randomly")
 

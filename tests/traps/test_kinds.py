@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import Project, run
+from tests.conftest import Project
 from tests.traps.inner import run_inner
 
 KINDS = r"""
@@ -290,16 +290,7 @@ EXAMPLES = """
 @pytest.mark.long
 def test_hypothesis(installed_copy_of_each: Project) -> None:
     project = installed_copy_of_each
-    run(
-        "uv",
-        "pip",
-        "install",
-        "-q",
-        "--python",
-        project.venv / "bin/python",
-        "hypothesis",
-        cwd=project.path,
-    )
+    project.install("hypothesis")
 
     inner = run_inner(project, EXAMPLES)
 

@@ -8,7 +8,16 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI
-from sqlalchemy import BigInteger, DateTime, Dialect, Enum, MetaData, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    MetaData,
+    PrimaryKeyConstraint,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
@@ -38,11 +47,16 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> bool:
     """Whether the row was refused because another one has the same value in this column."""
     table = column.table
-    rules = [*table.indexes, *table.constraints]
-    names = [rule.name for rule in rules if list(getattr(rule, "columns", [])) == [column]]
+    kinds = (PrimaryKeyConstraint, UniqueConstraint)
+    rules = [
+        *(index for index in table.indexes if index.unique),
+        *(constraint for constraint in table.constraints if isinstance(constraint, kinds)),
+    ]
+    names = {rule.name for rule in rules if list(rule.columns) == [column]}
     # Drivers have the name of the rule, or say that of the column. What a server says may be in any language.
     broken = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
-    return broken in names or str(error.orig).endswith(f" {table.name}.{column.name}")
+    said_by_column = str(error.orig).endswith(f" {table.name}.{column.name}")
+    return said_by_column if broken is None else broken in names
 
 
 # As text on every database: a type of the database's own is no part of a table, and migrations would have to make,

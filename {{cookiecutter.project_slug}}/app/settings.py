@@ -4,7 +4,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends
 from pydantic import (
@@ -31,6 +31,7 @@ MINIMUM_SECRET_LENGTH = 32
 
 DEVELOPMENT_DATABASE = "{{ cookiecutter.__database_url }}"
 TEN_YEARS = 315_360_000  # seconds
+REDIS_TIMEOUT = 0.5  # seconds; after that, each process counts by itself
 
 # The weakest Argon2id parameters that OWASP's Password Storage Cheat Sheet accepts.
 MINIMUM_ARGON2_TIME_COST = 2
@@ -65,13 +66,19 @@ def check_database_url(url: str) -> str:
     return url
 
 
+def redis_storage(url: str) -> Any:
+    """Where tries are counted. It connects when it is first used."""
+    from limits.storage import storage_from_string  # 0.2 s
+
+    timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
+    return storage_from_string(f"async+{url}", implementation="valkey", **timeouts)
+
+
 def check_redis_url(url: str) -> str:
     if find_spec("valkey") is None:
         raise ValueError("the client is not installed; `uv sync --extra redis` does it")
-    from limits.storage import storage_from_string  # 0.2 s
-
     try:
-        storage_from_string(f"async+{url}", implementation="valkey")
+        redis_storage(url)
     except Exception:  # of many kinds, some with the password
         raise ValueError(
             "it is no URL like redis://:password@host:6379/0, in which / @ : of a password are %2F %40 %3A, "
@@ -101,8 +108,6 @@ DatabaseURL = Annotated[str, AfterValidator(check_database_url)]
 RedisURL = Annotated[str, AfterValidator(check_redis_url)]
 Host = Annotated[str, AfterValidator(check_host)]
 Origin = Annotated[str, AfterValidator(check_origin)]
-Seconds = Annotated[float, Field(ge=0, le=3600)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
 
 # As the library `limits` writes it; empty is no limit.
 Rate = Annotated[
@@ -128,7 +133,7 @@ class Settings(EngineSettings):
     argon2_parallelism: int = Field(default=4, ge=1, le=128)
 
     smtp_host: str = "localhost"
-    smtp_port: Port = 1025
+    smtp_port: int = Field(default=1025, ge=1, le=65_535)
     smtp_username: OrUnset[str] = None
     smtp_password: OrUnset[SecretStr] = None
     smtp_starttls: bool = False
@@ -155,8 +160,8 @@ class Settings(EngineSettings):
     jobs_in_process: bool = Field(
         default=True, description="false where `python -m app worker` runs them"
     )
-    shutdown_delay: Seconds = Field(
-        default=1, description="seconds in which a process that is to end says so"
+    shutdown_delay: float = Field(
+        default=1, ge=0, le=3600, description="seconds in which a process that is to end says so"
     )
     max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
 

@@ -14,12 +14,10 @@ from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
 from app.errors import AppError
-from app.settings import Settings
+from app.settings import Settings, redis_storage
 from app.telemetry import throttled
 
 logger = logging.getLogger(__name__)
-
-REDIS_TIMEOUT = 0.5  # seconds; after that, this process counts by itself
 
 
 class Throttle:
@@ -73,13 +71,10 @@ class Throttle:
         """The preferred one first; the last one works without anything outside."""
         from limits.aio.storage import MemoryStorage
         from limits.aio.strategies import MovingWindowRateLimiter
-        from limits.storage import storage_from_string
 
         storages: list[Any] = [MemoryStorage()]
         if self.settings.redis_url:
-            url = f"async+{self.settings.redis_url}"
-            options = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
-            storages.insert(0, storage_from_string(url, implementation="valkey", **options))
+            storages.insert(0, redis_storage(self.settings.redis_url))
         self._limiters = [MovingWindowRateLimiter(storage) for storage in storages]
         return self._limiters
 

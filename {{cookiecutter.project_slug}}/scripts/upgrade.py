@@ -29,18 +29,19 @@ VERSION = re.compile(r"v?\d+(\.\d+)*")
 LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
-# Of git, in place of somebody's own: patches without context fit nowhere, and hooks are for people.
+# Of git, in place of somebody's own: patches without context fit nowhere, hooks and signatures are for people.
 SETTINGS = {
     "core.hooksPath": os.devnull,
     "diff.context": "3",
     "commit.gpgSign": "false",
     "log.showSignature": "false",
+    "user.name": "upgrade",
+    "user.email": "upgrade@localhost",
 }
 FIRST = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
 ENVIRONMENT = os.environ | {"GIT_CONFIG_COUNT": str(FIRST + len(SETTINGS))}
 for number, (name, value) in enumerate(SETTINGS.items(), FIRST):
     ENVIRONMENT |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-AUTHOR = ("-c", "user.name=upgrade", "-c", "user.email=upgrade@localhost")
 
 NOT_LINKED = """\
 This project is not linked to its template, since it has no .cruft.json. If you know the version
@@ -194,7 +195,7 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
             move(copy, now, before)
         if moves:
             git("add", "--all", "--force", cwd=copy)
-            git(*AUTHOR, "commit", "--quiet", "--message", "As it was", cwd=copy)
+            git("commit", "--quiet", "--message", "As it was", cwd=copy)
         options = ("--skip-apply-ask", "--not-strict", "--checkout", version)
         cruft = subprocess.run(
             [sys.executable, "-m", "cruft", "update", *options, "--project-dir", copy / prefix],

@@ -14,8 +14,8 @@ from testkit.environment import VARIABLES, warn_of_others
 
 OTHER_LOOP = (
     "Something that was made in another event loop is used here: when its module was imported, or by "
-    "`asyncio.run`, or in a test with a `loop_scope` of its own. All others share one loop. Make it in a fixture, in the lifespan, or "
-    "when it is first needed; and await coroutines instead of running them."
+    "`asyncio.run`, or in a test with a `loop_scope` of its own. All others share one loop. Make it in a "
+    "fixture, in the lifespan, or when it is first needed; and await coroutines instead of running them."
 )
 HINTS = {
     r"attached to a different loop|bound to a different event loop|Event loop is closed": OTHER_LOOP,

@@ -490,9 +490,10 @@ class Rollback(Isolation):
             async with asyncio.timeout(TURN_TIMEOUT):
                 await self._turn.acquire()
         except TimeoutError:
+            places = ", ".join(begun.place for begun in self._admitted.values())
             raise RuntimeError(
                 f"Another task has kept a transaction open for {TURN_TIMEOUT:g} s "
-                f"(begun at {', '.join(begun.place for begun in self._admitted.values())}). With the isolation `rollback` "
+                f"(begun at {places}). With the isolation `rollback` "
                 "all tasks share one connection and take turns; mark the test with "
                 "`@pytest.mark.committed` if they have to run at the same time."
             ) from None

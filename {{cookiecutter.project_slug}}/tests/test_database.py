@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import httpx2
 import pytest
-from sqlalchemy import MetaData, literal, select
+from sqlalchemy import ForeignKey, MetaData, literal, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.database import Base, Money, Session, UTCDateTime, violates_unique
 from app.main import create_app
@@ -69,6 +69,29 @@ def test_taken_value_is_known_in_every_language(constraint: str | None, is_taken
     error = IntegrityError("INSERT", {}, refused)
 
     assert violates_unique(error, User.__table__.c.email) == is_taken
+
+
+def test_only_what_is_unique_is_taken() -> None:
+    """Not a foreign key of the same column, nor any rule where none has a name."""
+
+    class Elsewhere(DeclarativeBase):
+        pass
+
+    class Order(Elsewhere):
+        __tablename__ = "orders"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        number: Mapped[int] = mapped_column(unique=True)
+        user: Mapped[int] = mapped_column(ForeignKey("orders.id", name="fk_user"))
+
+    column = Order.__table__.c
+    refused, reason = Exception("NOT NULL constraint failed"), Exception()
+    error = IntegrityError("INSERT", {}, refused)
+    assert not violates_unique(error, column.number)
+
+    refused.__cause__ = reason
+    reason.constraint_name = "fk_user"  # type: ignore[attr-defined]
+    assert not violates_unique(error, column.user)
 
 
 def test_models_may_have_arguments_of_their_own() -> None:

@@ -8,9 +8,9 @@ import pytest
 from fastapi import FastAPI
 from limits.aio.storage import MemoryStorage
 
-from app import throttle as throttle_module
+import app.settings
 from app.settings import Settings
-from app.throttle import Throttle
+from app.throttle import Throttle, client_network
 from app.users.models import User
 from testkit.asgi import ASGITransport
 from tests.fixtures.fast_auth import PASSWORD
@@ -69,7 +69,7 @@ async def test_refused_client_takes_no_try_from_others(
     ],
 )
 def test_client_of_many_addresses_is_one(host: str, counted: str) -> None:
-    assert throttle_module.client_network(host) == counted
+    assert client_network(host) == counted
 
 
 async def test_spelling_makes_no_other_address(
@@ -145,8 +145,8 @@ async def test_redis_that_nobody_reaches(
 async def test_redis_that_says_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert throttle_module.REDIS_TIMEOUT < 1
-    monkeypatch.setattr(throttle_module, "REDIS_TIMEOUT", 0.01)
+    assert app.settings.REDIS_TIMEOUT < 1
+    monkeypatch.setattr(app.settings, "REDIS_TIMEOUT", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         throttle = Throttle(settings.model_copy(update={"redis_url": url}))
