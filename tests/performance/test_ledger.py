@@ -126,6 +126,28 @@ def test_says_what_tests_have_cost(copy_of_each: Project) -> None:
         assert of_run[name] > 0, name
 
 
+def test_processor_time_of_imports_is_no_tests(project: Project) -> None:
+    write_tests(
+        project,
+        """
+        from time import process_time
+
+        start = process_time()
+        while process_time() - start < 0.5:
+            pass
+
+
+        def test_that_is_first():
+            pass
+        """,
+    )
+
+    project.pytest(INNER, cold=True)
+
+    (test,) = ledger_of(project).tests.values()
+    assert 0 < test["last"]["cpu"] < 0.5
+
+
 def test_counts_hashes_however_the_libraries_are_called(project: Project) -> None:
     write_tests(
         project,

@@ -158,6 +158,11 @@ class Recorder:
         if self.traces_memory:
             tracemalloc.start()
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart(self) -> None:
+        # What collection has taken, and what has been printed since the last test, is no test's.
+        self._cpu_start = process_time()
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
