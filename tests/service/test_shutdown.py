@@ -1,9 +1,11 @@
 """How the service ends: nobody loses a request, and who listens is told."""
 
+import os
 import re
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -131,6 +133,25 @@ def test_processes_that_cannot_start_hold_up_no_signal(
     process.terminate()
 
     assert process.wait(8) == 0
+
+
+@sqlite_first
+def test_processes_end_with_the_one_that_started_them(
+    copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    service = Service(copy_of_each, database_url, tmp_path / "service.log")
+    service.command("migrate")
+    service.start("--workers", "2")
+    wait_until(lambda: len(processes(service, "Started")) == 2, 30)
+    try:
+        service.kill()
+
+        wait_until(lambda: len(processes(service, "Finished")) == 2, 15)
+        assert "Traceback" not in service.log.read_text()
+    finally:
+        for process in processes(service, "Started"):
+            with suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
 
 
 def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:

@@ -471,6 +471,7 @@ class TestStale:
             assert done.returncode == 0, done.stdout
 
 
+LIBRARY = "reader_of_variables"
 READER = "import os\n\nVALUE = os.environ.get('READ_BY_A_LIBRARY')\n"
 READS = """
 import os
@@ -490,64 +491,64 @@ import {library}
 """
 
 
-# What they install, other parents of the same virtual environment would see as well.
-@pytest.mark.alone
+@pytest.fixture
+def packages(installed_copy_of_each: Project) -> Path:
+    """Where libraries can be put that no other test sees."""
+    (packages,) = installed_copy_of_each.venv.glob("lib/python*/site-packages")
+    return packages
+
+
 @sqlite_first
 class TestVariables:
     """Libraries read some while they are imported."""
 
     @pytest.fixture
-    def library(self, copy_of_each: Project) -> Iterator[str]:
-        (packages,) = copy_of_each.venv.glob("lib/python*/site-packages")
-        module = packages / f"reader_{os.getpid()}.py"
-        module.write_text(READER)
-        yield module.stem
-        module.unlink()
+    def reading(self, installed_copy_of_each: Project, packages: Path) -> Project:
+        (packages / f"{LIBRARY}.py").write_text(READER)
+        return installed_copy_of_each
 
     def test_of_who_asks(
-        self, copy_of_each: Project, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+        self, reading: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.expect(copy_of_each, library, None)
-        with parent_of(copy_of_each, tmp_path) as parent:
+        self.expect(reading, None)
+        with parent_of(reading, tmp_path) as parent:
             for value in (None, "1", None):
-                self.expect(copy_of_each, library, value)
+                self.expect(reading, value)
                 if value:
                     monkeypatch.setenv("READ_BY_A_LIBRARY", value)
                 else:
                     monkeypatch.delenv("READ_BY_A_LIBRARY", raising=False)
                 says = f"{parent.pid} is the parent"
-                assert (says in self.run(copy_of_each, tmp_path, "testkit.warm")) is (not value)
+                assert (says in self.run(reading, tmp_path, "testkit.warm")) is (not value)
 
-    def test_of_the_tests(self, copy_of_each: Project, tmp_path: Path, library: str) -> None:
-        self.set(copy_of_each, library, "1")
-        with parent_of(copy_of_each, tmp_path) as parent:
+    def test_of_the_tests(self, reading: Project, tmp_path: Path) -> None:
+        self.set(reading, "1")
+        with parent_of(reading, tmp_path) as parent:
             says = f"{parent.pid} is the parent"
             for _ in range(2):
-                assert says in self.run(copy_of_each, tmp_path, "testkit.warm")
+                assert says in self.run(reading, tmp_path, "testkit.warm")
             assert parent.poll() is None
-            self.run(copy_of_each, tmp_path, "testkit.warm", "-n1")
+            self.run(reading, tmp_path, "testkit.warm", "-n1")
 
-            self.set(copy_of_each, library, "2")
-            assert says not in self.run(copy_of_each, tmp_path, "testkit.warm")
+            self.set(reading, "2")
+            assert says not in self.run(reading, tmp_path, "testkit.warm")
             assert parent.wait(5) == 0
 
-    def test_of_the_tests_with_workers(
-        self, copy_of_each: Project, tmp_path: Path, library: str
-    ) -> None:
+    def test_of_the_tests_with_workers(self, reading: Project, tmp_path: Path) -> None:
         for value in ("1", "1", "2"):
-            self.set(copy_of_each, library, value)
-            self.run(copy_of_each, tmp_path, "pytest", "-n1", "--workers=fork")
-        assert (copy_of_each.path / ".performance" / "imported.json").exists()
+            self.set(reading, value)
+            self.run(reading, tmp_path, "pytest", "-n1", "--workers=fork")
+        assert (reading.path / ".performance" / "imported.json").exists()
 
-    def set(self, project: Project, library: str, value: str) -> None:
-        self.expect(project, library, value)
+    def set(self, project: Project, value: str) -> None:
+        self.expect(project, value)
         conftest = project.path / "tests" / "reading" / "conftest.py"
-        conftest.write_text(SETS.format(library=library, value=value))
+        conftest.write_text(SETS.format(library=LIBRARY, value=value))
 
-    def expect(self, project: Project, library: str, value: str | None) -> None:
+    def expect(self, project: Project, value: str | None) -> None:
         folder = project.path / "tests" / "reading"
         folder.mkdir(exist_ok=True)
-        (folder / "test_reads.py").write_text(READS.format(library=library, value=value))
+        (folder / "test_reads.py").write_text(READS.format(library=LIBRARY, value=value))
 
     def run(self, project: Project, folder: Path, module: str, *options: str) -> str:
         arguments = ("-qs", *options, "tests/reading")
@@ -589,41 +590,32 @@ threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
 """
 
 
-# What they install, other parents of the same virtual environment would see as well.
-@pytest.mark.alone
 @sqlite_first
 class TestUnsuited:
     """Libraries that cannot be held are not, and no other is the worse for it."""
 
-    @pytest.fixture
-    def packages(self, copy_of_each: Project) -> Iterator[Path]:
-        (packages,) = copy_of_each.venv.glob("lib/python*/site-packages")
-        yield packages
-        for file in packages.glob(f"unsuited_{os.getpid()}*.py"):
-            file.unlink()
-
     def test_what_another_stands_in_for(
-        self, copy_of_each: Project, tmp_path: Path, packages: Path
+        self, installed_copy_of_each: Project, tmp_path: Path, packages: Path
     ) -> None:
         """As `httpx2.alias_httpx()` has it, for respx."""
-        name = f"unsuited_{os.getpid()}"
+        project, name = installed_copy_of_each, "unsuited"
         (packages / f"{name}.py").touch()
         (packages / f"{name}_2.py").write_text(STANDS_IN.format(name=name))
         (packages / f"{name}_user.py").write_text(NEEDS.format(name=name))
-        self.write(copy_of_each, "conftest.py", WITH_STAND_IN.format(name=name))
-        self.write(copy_of_each, "test_uses.py", USES.format(name=name))
+        self.write(project, "conftest.py", WITH_STAND_IN.format(name=name))
+        self.write(project, "test_uses.py", USES.format(name=name))
 
-        self.run_each_way(copy_of_each, tmp_path)
+        self.run_each_way(project, tmp_path)
 
     def test_what_starts_a_thread(
-        self, copy_of_each: Project, tmp_path: Path, packages: Path
+        self, installed_copy_of_each: Project, tmp_path: Path, packages: Path
     ) -> None:
-        name = f"unsuited_{os.getpid()}"
+        project, name = installed_copy_of_each, "unsuited"
         (packages / f"{name}.py").write_text(STARTS)
         test = "import os\n\nimport {}\n\n\ndef test_uses():\n    print(os.getppid(), 'is the parent')\n"
-        self.write(copy_of_each, "test_uses.py", test.format(name))
+        self.write(project, "test_uses.py", test.format(name))
 
-        self.run_each_way(copy_of_each, tmp_path)
+        self.run_each_way(project, tmp_path)
 
     def write(self, project: Project, name: str, text: str) -> None:
         folder = project.path / "tests" / "unsuited"

@@ -8,6 +8,7 @@ import runpy
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest.mock import Mock
 
@@ -389,6 +390,16 @@ class TestProcesses:
 
         with pytest.raises(EOFError):  # there is nobody else at the other end
             process.parent_conn.recv()
+
+    def test_processes_end_with_their_parent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        process = supervisor.NoticedProcess(uvicorn.Config("", log_config=None), [])
+        ended = Event()
+        monkeypatch.setattr(os, "kill", lambda *_: ended.set())
+        monkeypatch.setattr(uvicorn.Server, "run", lambda *_: ended.wait(5))
+
+        process.target([])
+
+        assert ended.is_set()
 
     def test_websockets_that_cannot_be_opened_are_closed(self) -> None:
         transport = Mock(**{"get_extra_info.return_value": None, "is_closing.return_value": False})
