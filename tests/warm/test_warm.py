@@ -216,7 +216,8 @@ CASES = (
 def test_is_what_pytest_says(warm: Project, tmp_path: Path) -> None:
     (warm.path / "tests" / "test_failing.py").write_text(FAILING)
     (warm.path / "tests" / "test_reading.py").write_text(READING)
-    for case in CASES:
+    # What the database has no part in need not be seen on both.
+    for case in CASES if warm.database == "sqlite" else CASES[:2]:
         arguments = ("--randomly-seed=7", *case.split())
         expected, found = (
             pytest_of(warm, tmp_path, module, *arguments, text="hello\n")
@@ -691,7 +692,8 @@ def watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
 @pytest.fixture
 def wide_watch(copy_of_each: Project, tmp_path: Path) -> Iterator[Watch]:
     """Of tests that a change affects in part."""
-    with watching(copy_of_each, tmp_path, "tests/users", "tests/products") as watch:
+    arguments = ("tests/users", "tests/products", "--ignore=tests/users/test_auth.py")
+    with watching(copy_of_each, tmp_path, *arguments) as watch:
         yield watch
 
 

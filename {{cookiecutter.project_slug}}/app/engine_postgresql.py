@@ -21,9 +21,10 @@ LONGEST = 2_147_483  # seconds, as PostgreSQL counts milliseconds in 32 bits
 CONNECT_TIMEOUT = 5  # seconds; each request waits as long for a host that says nothing
 
 
-# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart; and what may
-# succeed when it is done again, after a deadlock or among serializable transactions.
-OUTAGES = ("08", "53", "55P03", "57P", "40P01", "40001")
+# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart, a server that
+# only reads; and what may succeed when it is done again, after a deadlock or among serializable transactions.
+READ_ONLY = "25006"
+OUTAGES = ("08", "53", "55P03", "57P", READ_ONLY, "40P01", "40001")
 # SQLAlchemy passes on what goes wrong while it connects as it is.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
@@ -49,6 +50,7 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine that keeps values out of errors and logs; `options` go to SQLAlchemy."""
     engine = create_async_engine(url, **{"hide_parameters": True} | options)
     event.listen(engine.sync_engine, "handle_error", _hide_values)
+    event.listen(engine.sync_engine, "handle_error", _leave_standby)
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
 
@@ -60,6 +62,12 @@ def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Connections to a server that has become a standby are replaced: the address may lead to another one now."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _hide_values(context: ExceptionContext) -> None:
@@ -103,7 +111,13 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
 def is_outage(error: Exception) -> bool:
     """Whether the database cannot work, whatever it is asked."""
     state: str = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, ConnectionError) or state.startswith(OUTAGES)
+    # What a migration has changed under a prepared statement is prepared anew the next time.
+    is_outdated = isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
+    return isinstance(error, ConnectionError) or state.startswith(OUTAGES) or is_outdated
+
+
+def is_table_missing(error: BaseException | None) -> bool:
+    return getattr(error, "sqlstate", None) == "42P01"
 
 
 async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:

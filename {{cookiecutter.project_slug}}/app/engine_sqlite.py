@@ -63,6 +63,10 @@ def is_outage(error: Exception) -> bool:
     return code & 0xFF in OUTAGES
 
 
+def is_table_missing(error: BaseException | None) -> bool:
+    return str(error).startswith("no such table: ")
+
+
 # All or nothing, whatever Alembic thinks that the database can do. A table cannot be altered, so it is copied.
 MIGRATION_OPTIONS = {"transactional_ddl": True, "render_as_batch": True}
 

@@ -19,6 +19,7 @@ from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 from starlette.websockets import WebSocketState
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,13 @@ class AppError(Exception):
         self.code = code
         self.detail = detail
         self.headers = headers
+
+
+def path_in_app(scope: Scope) -> str:
+    """Without what a proxy has it under, where that was left in or put before it again."""
+    root: str = scope.get("app_root_path", scope.get("root_path", ""))
+    path: str = scope["path"]
+    return path.removeprefix(root.rstrip("/"))
 
 
 # As RFC 9110 has them; Python has changed its own in 3.13.
@@ -176,7 +184,7 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.status_code == 401:
             headers.setdefault("WWW-Authenticate", "Bearer")
         elif error.status_code == 405:
-            methods = connection.app.state.allowed_methods(connection.url.path)
+            methods = connection.app.state.allowed_methods(path_in_app(connection.scope))
             headers |= {"Allow": ", ".join(methods)} if methods else {}
         return problem(error.status_code, detail, code=code, headers=headers, **members)
 

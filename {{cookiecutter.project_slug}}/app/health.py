@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.database import reading_session
+from app.engine import is_table_missing
 from app.errors import AppError, problem_responses
 
 READY_TIMEOUT = 1.5  # seconds
@@ -44,10 +45,10 @@ async def _revision() -> str | None:
     async with reading_session() as session:
         try:
             found = await session.execute(text("SELECT version_num FROM alembic_version"))
-        except SQLAlchemyError:
-            await session.rollback()
-            await session.execute(text("SELECT 1"))  # it answers: the table is missing
-            return None
+        except DBAPIError as error:
+            if is_table_missing(error.orig):
+                return None
+            raise
         revision: str | None = found.scalar()
         return revision
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import SAFE_METHODS
-from app.errors import problem
+from app.errors import path_in_app, problem
 from app.settings import Settings
 
 # As ASGI has them: in bytes, the names in lower case.
@@ -70,7 +70,7 @@ class NamedHosts:
         self.allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_known = scope["type"] == "lifespan" or scope["path"].startswith(PROBES)
+        is_known = scope["type"] == "lifespan" or path_in_app(scope).startswith(PROBES)
 
         async def accept(*_: object) -> None:
             nonlocal is_known

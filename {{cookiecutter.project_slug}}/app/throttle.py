@@ -7,8 +7,9 @@ import hashlib
 import logging
 import math
 import time
+from collections import deque
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
@@ -17,7 +18,40 @@ from app.errors import AppError
 from app.settings import Settings, redis_storage
 from app.telemetry import throttled
 
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.aio.strategies import MovingWindowRateLimiter
+
 logger = logging.getLogger(__name__)
+
+FEW = 1000  # keys that are kept without a look at which of them no longer count
+
+
+class Memory:
+    """The tries that this process has counted, in windows that move.
+
+    That of `limits` goes through all clients after each try, which whoever has many addresses can make long, and by a
+    clock that may be set back, which would shut out everybody for as long.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[str, deque[float]] = {}
+        """When the tries of a key no longer count, the first one first."""
+        self._most = FEW
+
+    def hit(self, item: "RateLimitItem", *identifiers: str) -> float | None:
+        """Counts a try. Returns the seconds until the next one is possible; `None` if this one is."""
+        now = time.monotonic()
+        ends = self._ends.setdefault(item.key_for(*identifiers), deque())
+        while ends and ends[0] <= now:
+            ends.popleft()
+        if len(ends) >= item.amount:
+            return ends[0] - now
+        ends.append(now + item.get_expiry())
+        if len(self._ends) > self._most:
+            self._ends = {key: ends for key, ends in self._ends.items() if ends[-1] > now}
+            self._most = max(FEW, 2 * len(self._ends))
+        return None
 
 
 class Throttle:
@@ -29,7 +63,8 @@ class Throttle:
 
     def reset(self) -> None:
         """Forgets what this process has counted."""
-        self._limiters: list[Any] = []
+        self._memory = Memory()
+        self._redis: MovingWindowRateLimiter | None = None
 
     async def check(self, action: str, rate: str, address: str, client: str) -> None:
         """Counts a try; `AppError` 429 for one too many. An empty `rate` allows everything."""
@@ -42,9 +77,9 @@ class Throttle:
         for kind, who in (("client", client), ("address", address)):
             # No address is kept in Redis, nor in a list of its slow commands.
             key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
-            if (end := await self._refused_until(item, action, key)) is not None:
+            if (wait := await self._hit(item, action, key)) is not None:
                 throttled.add(1, {"action": action})
-                seconds = max(1, math.ceil(end - time.time()))
+                seconds = max(1, math.ceil(wait))
                 raise AppError(
                     429,
                     "TOO_MANY_TRIES",
@@ -52,31 +87,25 @@ class Throttle:
                     headers={"Retry-After": str(seconds)},
                 )
 
-    async def _refused_until(self, item: Any, action: str, key: str) -> float | None:
-        """Counts a try. Returns when the next one is possible, in seconds since 1970; `None` if this one is."""
-        for limiter in self._limiters or self._make_limiters():
+    async def _hit(self, item: "RateLimitItem", *identifiers: str) -> float | None:
+        if url := self.settings.redis_url:
             try:
-                if await limiter.hit(item, action, key):
-                    return None
-                end: float = (await limiter.get_window_stats(item, action, key)).reset_time
+                return await self._hit_in_redis(url, item, *identifiers)
             except Exception as error:
-                if limiter is self._limiters[-1]:
-                    raise
                 logger.warning("throttling in memory (%s)", type(error).__name__)
-            else:
-                return end
-        raise AssertionError  # pragma: no cover
+        return self._memory.hit(item, *identifiers)
 
-    def _make_limiters(self) -> list[Any]:
-        """The preferred one first; the last one works without anything outside."""
-        from limits.aio.storage import MemoryStorage
-        from limits.aio.strategies import MovingWindowRateLimiter
+    async def _hit_in_redis(
+        self, url: str, item: "RateLimitItem", *identifiers: str
+    ) -> float | None:
+        if self._redis is None:
+            from limits.aio.strategies import MovingWindowRateLimiter
 
-        storages: list[Any] = [MemoryStorage()]
-        if self.settings.redis_url:
-            storages.insert(0, redis_storage(self.settings.redis_url))
-        self._limiters = [MovingWindowRateLimiter(storage) for storage in storages]
-        return self._limiters
+            self._redis = MovingWindowRateLimiter(redis_storage(url))
+        if await self._redis.hit(item, *identifiers):
+            return None
+        window = await self._redis.get_window_stats(item, *identifiers)
+        return window.reset_time - time.time()
 
 
 class Throttled:

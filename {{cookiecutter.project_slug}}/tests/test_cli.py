@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import runpy
+import signal
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -390,6 +391,20 @@ class TestProcesses:
 
         with pytest.raises(EOFError):  # there is nobody else at the other end
             process.parent_conn.recv()
+
+    def test_first_process_of_a_container_can_be_stopped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            runpy.run_module("app")
+            with pytest.raises(SystemExit) as ended:
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+        assert ended.value.code == 143
 
     def test_processes_end_with_their_parent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         process = supervisor.NoticedProcess(uvicorn.Config("", log_config=None), [])

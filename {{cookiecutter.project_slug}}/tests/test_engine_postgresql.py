@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.util import await_only
 
+from app.database import is_away
 from app.engine import (
     MIGRATION_LOCK,
     create_engine,
@@ -90,7 +91,58 @@ def test_outages_are_told_from_mistakes() -> None:
     assert is_outage(asyncpg.DiskFullError())
     assert is_outage(asyncpg.LockNotAvailableError())
     assert is_outage(asyncpg.DeadlockDetectedError())
+    assert is_outage(asyncpg.ReadOnlySQLTransactionError())
     assert not is_outage(asyncpg.UndefinedTableError())
+
+
+@pytest.mark.committed
+async def test_connection_to_a_standby_is_replaced(
+    settings: Settings, worker_database: WorkerDatabase
+) -> None:
+    """Behind the same address there may be another server now, which can write."""
+    options = engine_options(settings)
+    options["connect_args"] |= worker_database.engine_options["connect_args"]
+    engine = create_engine(settings.database_url, **options)
+    process = text("SELECT pg_backend_pid()")
+    async with engine.connect() as connection:
+        before = await connection.scalar(process)
+        await connection.execute(text("SET TRANSACTION READ ONLY"))
+
+        with pytest.raises(DBAPIError) as refused:
+            await connection.execute(text("DELETE FROM products"))
+
+    assert is_away(refused.value)
+    async with engine.connect() as connection:
+        assert await connection.scalar(process) != before
+    await engine.dispose()
+
+
+@pytest.mark.committed
+async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
+    settings: Settings, worker_database: WorkerDatabase
+) -> None:
+    options = engine_options(settings)
+    options["connect_args"] |= worker_database.engine_options["connect_args"]
+    engine = create_engine(settings.database_url, **options)
+    find = text("SELECT * FROM notes")
+    async with engine.connect() as connection, engine.connect() as other:
+        await connection.execute(text("CREATE TABLE notes (text VARCHAR(9))"))
+        await connection.commit()
+        await other.execute(find)
+        await other.rollback()
+        await connection.execute(text("ALTER TABLE notes ALTER COLUMN text TYPE VARCHAR(99)"))
+        await connection.commit()
+
+        with pytest.raises(DBAPIError) as outdated:
+            await other.execute(find)
+        await other.rollback()
+        await other.execute(find)
+        await other.rollback()
+        await connection.execute(text("DROP TABLE notes"))
+        await connection.commit()
+
+    assert is_away(outdated.value)
+    await engine.dispose()
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:

@@ -64,6 +64,15 @@ async def test_not_ready_while_the_database_is_frozen(
     await assert_not_ready(client, "DATABASE_TIMEOUT")
 
 
+async def test_failure_is_no_lack_of_migrations(
+    client: httpx2.AsyncClient, session: AsyncSession
+) -> None:
+    await session.execute(text("ALTER TABLE alembic_version RENAME COLUMN version_num TO version"))
+    await session.commit()
+
+    await assert_not_ready(client, "DATABASE_UNAVAILABLE")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -187,6 +187,17 @@ async def test_probes_ask_for_an_address(configured: Callable[..., httpx2.AsyncC
     assert (await client.get("http://10.1.2.3:8000/health/live")).status_code == 200
 
 
+async def test_what_a_proxy_takes_away_from_the_path(settings: Settings) -> None:
+    """uvicorn puts it before the path again."""
+    app = create_app(settings.model_copy(update={"allowed_hosts": ["api.example.com"]}))
+    app.root_path = "/shop"
+    client = create_client(app)
+
+    assert (await client.get("http://10.1.2.3/shop/health/live")).status_code == 200
+    refused = await client.put("http://api.example.com/shop/api/v1/users/me")
+    assert sorted(refused.headers["allow"].split(", ")) == ["GET", "HEAD", "PATCH"]
+
+
 async def test_other_origins_are_let_in_by_name(
     configured: Callable[..., httpx2.AsyncClient],
 ) -> None:

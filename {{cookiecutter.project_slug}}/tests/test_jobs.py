@@ -11,13 +11,22 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import sessionmaker, utc_now
 from app.jobs import Context, enqueue, enqueue_at, execution, job
 from app.jobs import worker as worker_module
-from app.jobs.execution import LEASE, MAX_ATTEMPTS, JobFailedError, claim, delay, execute
+from app.jobs.execution import (
+    LEASE,
+    MAX_ATTEMPTS,
+    UNKNOWN_FOR,
+    JobFailedError,
+    claim,
+    delay,
+    execute,
+)
 from app.jobs.models import Job
 from app.jobs.queue import JOBS
 from app.jobs.worker import Worker, running_worker, work
@@ -227,15 +236,72 @@ async def test_error_that_no_database_takes(session: AsyncSession, jobs: Jobs) -
     assert waiting.last_error == "OSError: answer was \\0\\ud800"
 
 
-async def test_unknown_job_is_kept(session: AsyncSession, jobs: Jobs) -> None:
-    """A newer version may know it, which is being deployed."""
+async def test_unknown_job_is_left_to_who_knows_it(session: AsyncSession, jobs: Jobs) -> None:
+    """A newer version, which is being deployed."""
     session.add(Job(name="of tomorrow", arguments={}))
+    await session.commit()
+
+    await jobs.run()
+
+    (waiting,) = await jobs.waiting()
+    assert waiting.attempts == 0
+
+
+async def test_job_that_nobody_knows_fails(session: AsyncSession, jobs: Jobs) -> None:
+    session.add(Job(name="of yesterday", arguments={}, run_at=utc_now() - UNKNOWN_FOR))
     await session.commit()
 
     with pytest.raises(KeyError):
         await jobs.run()
 
-    assert len(await jobs.waiting()) == 1
+    (waiting,) = await jobs.waiting()
+    assert waiting.last_error == "KeyError: 'of yesterday'"
+
+
+async def test_only_jobs_are_queued(session: AsyncSession) -> None:
+    async def no_job(context: Context) -> None: ...
+
+    with pytest.raises(TypeError, match="@job"):
+        enqueue(session, no_job)
+
+
+async def test_row_of_a_job_that_is_done_goes_when_the_database_is_back(
+    app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OperationalError("DELETE", {}, Exception("gone"), connection_invalidated=True)] * 2
+
+    def fail_at_first(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return delete(*args)
+
+    monkeypatch.setattr(execution, "RETRY_INTERVAL", 0)
+    monkeypatch.setattr(execution, "delete", fail_at_first)
+    await queue(session)
+
+    await jobs.run()
+
+    assert (len(done), failures, await jobs.waiting()) == (1, [], [])
+
+
+async def test_job_that_may_run_once_more_is_named(
+    app: FastAPI,
+    session: AsyncSession,
+    jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_args: Any) -> None:
+        raise OperationalError("DELETE", {}, Exception("gone"), connection_invalidated=True)
+
+    monkeypatch.setattr(execution, "LEASE", timedelta(0))
+    monkeypatch.setattr(execution, "delete", fail)
+    await queue(session)
+
+    with pytest.raises(OperationalError):
+        await jobs.run()
+
+    assert f"job {__name__}.note is done, and may run once more" in caplog.text
 
 
 async def test_job_that_takes_too_long_is_ended(
@@ -312,7 +378,12 @@ class TestWorker:
             await self.wait_for(1)
 
     async def test_waits_while_the_database_is_away(
-        self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+        self,
+        app: FastAPI,
+        session: AsyncSession,
+        jobs: Jobs,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         async def fail() -> None:
             raise OperationalError("SELECT", {}, Exception("gone"))
@@ -327,6 +398,7 @@ class TestWorker:
         await self.wait_for(1)
         worker.stop()
         await task
+        assert caplog.text.count("jobs have to wait") == 1
 
     async def test_counts_jobs_for_a_collector(
         self, app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch

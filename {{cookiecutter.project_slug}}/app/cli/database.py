@@ -74,7 +74,8 @@ async def wait_for_database(url: str, seconds: float) -> None:
         except (DBAPIError, TimeoutError, *DRIVER_ERRORS, OSError) as error:
             await asyncio.sleep(0.2)
             if time.monotonic() >= deadline:
-                fail(f"The database has not answered for {seconds:g} s: {str(error) or 'silence'}")
+                said = said_by(error) or "silence"
+                fail(f"The database has not answered for {seconds:g} s: {said}")
     await engine.dispose()
 
 

@@ -28,6 +28,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(envvar="WEB_CONCURRENCY", min=1, help="Processes that share the port.")
     ] = 1,
+    root_path: Annotated[
+        str, typer.Option(envvar="ROOT_PATH", help="What a proxy takes away from each path.")
+    ] = "",
     reload: Annotated[bool, typer.Option("--reload", help="Start anew on every change.")] = False,
 ) -> None:
     """Serve requests, and run jobs unless JOBS_IN_PROCESS=false.
@@ -47,6 +50,7 @@ def serve(
         factory=True,
         host=host,
         port=port,
+        root_path=root_path,
         workers=workers,
         reload=reload,
         reload_dirs=str(APPLICATION) if reload else None,

@@ -6,9 +6,11 @@ import traceback
 from datetime import timedelta
 
 from fastapi import FastAPI
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
-from app.database import reading_session, sessionmaker, utc_now
+from app.database import is_away, reading_session, sessionmaker, utc_now
+from app.engine import DRIVER_ERRORS
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
 from app.telemetry import jobs_kept, jobs_tried, tracer
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 TIME_LIMIT = 20.0  # seconds
 LEASE = timedelta(seconds=25)  # a job of a process that has died waits as long
+RETRY_INTERVAL = 0.5  # seconds
+UNKNOWN_FOR = timedelta(hours=1)
 MAX_ATTEMPTS = 10  # over about nineteen hours
 LONGEST_DELAY = timedelta(hours=6)
 
@@ -32,10 +36,16 @@ def delay(attempts: int) -> timedelta:
 
 
 async def claim() -> Job | None:
-    """A job that is due, which nobody else will take for `LEASE`."""
+    """A job that is due, which nobody else will take for `LEASE`.
+
+    What this version does not know is left to the one that has queued it, while one replaces the other. What nobody
+    knows fails in the end.
+    """
+    now = utc_now()
+    is_known = or_(Job.name.in_(JOBS), Job.run_at <= now - UNKNOWN_FOR)
     due = (
         select(Job.id)
-        .where(Job.failed_at.is_(None), Job.run_at <= utc_now())
+        .where(Job.failed_at.is_(None), Job.run_at <= now, is_known)
         .order_by(Job.run_at)
         .limit(1)
     )
@@ -46,7 +56,7 @@ async def claim() -> Job | None:
         claimed: Job | None = await session.scalar(
             update(Job)
             .where(Job.id == due.with_for_update(skip_locked=True).scalar_subquery())
-            .values(attempts=Job.attempts + 1, run_at=utc_now() + LEASE)
+            .values(attempts=Job.attempts + 1, run_at=now + LEASE)
             .returning(Job)
         )
         await session.commit()
@@ -60,11 +70,24 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
     except Exception as error:
         await _postpone(app, job, error)
         return error
-    async with sessionmaker() as session:
-        await session.execute(delete(Job).where(Job.id == job.id))
-        await session.commit()
     jobs_tried.add(1, {"job": job.name, "outcome": "done"})
+    await _delete(job)
     return None
+
+
+async def _delete(job: Job) -> None:
+    """Waits for a database that is away, as long as nobody else takes the job, which would be run once more."""
+    while True:
+        try:
+            async with sessionmaker() as session:
+                await session.execute(delete(Job).where(Job.id == job.id))
+                await session.commit()
+                return
+        except (DBAPIError, *DRIVER_ERRORS) as error:
+            if not is_away(error) or utc_now() >= job.run_at:
+                logger.warning("job %s is done, and may run once more", job.name)
+                raise
+            await asyncio.sleep(RETRY_INTERVAL)
 
 
 async def _try(app: FastAPI, job: Job) -> None:

@@ -43,7 +43,7 @@ Function = Callable[Concatenate[Context, Arguments], Awaitable[None]]
 def job(function: Function[Arguments]) -> Function[Arguments]:
     """Decorates `async def name(context, **arguments)`. Arguments are kept as JSON: no secrets.
 
-    The job may run twice, if its process dies at the wrong moment, so what it does should bear that.
+    The job may run twice, if its process or the database dies at the wrong moment, so what it does should bear that.
     """
     JOBS[f"{function.__module__}.{function.__qualname__}"] = function
     return function
@@ -72,6 +72,8 @@ def enqueue_at(
             "The arguments of a job have names: write `enqueue(session, job, name=...)`."
         )
     name = f"{function.__module__}.{function.__qualname__}"
+    if name not in JOBS:
+        raise TypeError(f"{name} is not a job: write `@job` before it.")
     session.add(Job(name=name, arguments=arguments, run_at=moment))
     if QUEUED not in session.info:
         event.listen(session.sync_session, "after_commit", _notify)

@@ -28,6 +28,7 @@ class Worker:
         self.app = app
         self._has_news = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._has_to_wait = False
 
     async def run(self) -> None:
         LISTENERS.add(self._has_news.set)
@@ -48,9 +49,13 @@ class Worker:
                 job = await claim()
                 if job is not None:
                     await execute(self.app, job)
+                self._has_to_wait = False
+                if job is not None:
                     continue
             except Exception as error:  # most likely the database is away
-                logger.warning("jobs have to wait (%s)", type(error).__name__)
+                if not self._has_to_wait:  # else it has been said
+                    logger.warning("jobs have to wait (%s)", type(error).__name__)
+                self._has_to_wait = True
             await wait(self._has_news, POLL_INTERVAL)
 
     async def _measure(self) -> None:
