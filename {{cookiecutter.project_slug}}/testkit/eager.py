@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from testkit.interruptions import Uninterrupted
+
 Result = TypeVar("Result")
 
 
@@ -43,16 +45,17 @@ class Eager(Generic[Result]):
 
 def run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Result]) -> Result:
     """What the coroutine returns or raises. If it has to wait, `loop` runs, which costs 50 us more."""
-    started = Eager(coroutine)
+    with Uninterrupted():
+        started = Eager(coroutine)
 
-    async def finish() -> Result:
-        return await started
+        async def finish() -> Result:
+            return await started
 
-    finishing = finish()
-    if not started.is_done:
-        return loop.run_until_complete(finishing)
-    try:
-        finishing.send(None)
-    except StopIteration as end:
-        result: Result = end.value
-    return result
+        finishing = finish()
+        if not started.is_done:
+            return loop.run_until_complete(finishing)
+        try:
+            finishing.send(None)
+        except StopIteration as end:
+            result: Result = end.value
+        return result

@@ -30,6 +30,7 @@ from testkit.eager import run
 from testkit.engines import keep_closed, rewire_sync, wired_engine
 from testkit.examples import has_examples, isolated_examples
 from testkit.greenlets import in_greenlet
+from testkit.interruptions import Uninterrupted
 from testkit.isolation import Committed, Isolation, Rollback, Worker
 from testkit.performance.bookkeeper import DATABASE
 from testkit.performance.counters import isolating, waiting_for_others
@@ -186,12 +187,14 @@ def database_worker(
         rewire_sync(sync_engine, database.url)
     with made_by(setup.sessionmaker) as sessionmaker:
         worker = Worker(database, engine, sessionmaker, session_loop)
-        session_loop.run_until_complete(worker.start())
+        with Uninterrupted():
+            session_loop.run_until_complete(worker.start())
         request.config.stash[WORKER] = worker
         yield worker
         del request.config.stash[WORKER]
         _finish_cleaning(request.config, worker)
-        session_loop.run_until_complete(worker.stop())
+        with Uninterrupted():
+            session_loop.run_until_complete(worker.stop())
 
 
 @pytest.fixture(scope="session")
@@ -214,14 +217,14 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
         isolation = _isolation_class(item)(worker)
         worker.refuses_connections = False  # as it is until a test asks in its body
         run(loop, isolation.begin())
+    earlier_tasks = item.stash[EARLIER_TASKS]
     with ExitStack() as examples:
         if has_examples(item):
-            earlier_tasks = item.stash[EARLIER_TASKS]
             examples.enter_context(isolated_examples(item, isolation, earlier_tasks))
         yield isolation
     with isolating():
         request.config.stash[LAST_ISOLATED] = item
-        leaks = run(loop, isolation.end(item.stash[EARLIER_TASKS]))
+        leaks = run(loop, isolation.end(earlier_tasks))
     if leaks:
         fail(item, leaks)
 

@@ -1,8 +1,10 @@
 """Watches over every test, a pytest plugin: what it leaves running, and what it forgot to await."""
 
+import _thread
 import asyncio
 import gc
 import sys
+import threading
 import warnings
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -77,6 +79,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             what, place = str(error).partition("\n")[0], call_site()
             where = f"{place}: " if ".py:" in place else ""  # else it was kept until the test's end
             note_fault(f"{where}{what}: write `await` before the call.")
+        elif isinstance(error, KeyboardInterrupt):
+            # It has met a callback of the garbage collector, which lets nothing pass.
+            threading.Timer(0.01, _thread.interrupt_main).start()
         else:
             tell(unraisable)
 
@@ -85,6 +90,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     sys.unraisablehook = explain
     session.config.add_cleanup(restore)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(exitstatus: int | pytest.ExitCode) -> Generator[None, object, object]:
+    """What cannot be ended in order after Ctrl-C is of no interest; pytest would show a traceback, and no result."""
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception):
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            raise
+        return None
 
 
 def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
@@ -175,7 +191,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         return (yield from _judged(item))
     finally:
         earlier = item.stash.get(EARLIER_TASKS, None)
-        if earlier is not None:
+        if earlier is not None and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
             del item.stash[EARLIER_TASKS]
             if left := list(_left_running(item.config, earlier)):
                 fail(item, left)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy import URL
 
+from testkit.interruptions import Uninterrupted
+
 CONNECT_TIMEOUT = 3.0  # seconds
 
 # What the driver leaves out.
@@ -106,4 +108,5 @@ class BackgroundLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """What the coroutine returns or raises."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with Uninterrupted():  # the next one may use the same connection
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

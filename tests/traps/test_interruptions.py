@@ -1,0 +1,105 @@
+"""Ctrl-C ends the run in order, whatever it meets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, copy_of
+
+UNDOING = """
+import os
+import signal
+
+from testkit.isolation import Worker
+
+original = Worker._clean
+
+
+async def interrupted(worker):
+    Worker._clean = original
+    worker.loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+    await original(worker)
+
+
+Worker._clean = interrupted
+"""
+CLONING = """
+import os
+import signal
+
+from testkit.databases.postgresql.databases import Databases
+
+original = Databases._clone
+
+
+async def interrupted(*args):
+    Databases._clone = original
+    os.kill(os.getpid(), signal.SIGINT)
+    await original(*args)
+
+
+Databases._clone = interrupted
+"""
+COLLECTED = """
+import time
+import weakref
+
+
+class Thing: ...
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+def test_collects():
+    thing = Thing()
+    reference = weakref.ref(thing, interrupt)
+    del thing
+    time.sleep(5)
+"""
+LEAVES = """
+import asyncio
+import os
+import signal
+
+import pytest
+
+
+@pytest.fixture
+def interrupted():
+    yield
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+async def test_leaves_a_task(interrupted, session):
+    asyncio.create_task(asyncio.sleep(60))
+"""
+
+
+def assert_interrupted(project: Project, test: str) -> None:
+    result = project.pytest("-p", "no:randomly", test, check=False, cold=True)
+
+    assert result.returncode == 2, result.stdout
+    assert "Traceback" not in result.stdout
+    assert "KeyboardInterrupt" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert re.search(r" in [\d.]+s", last)
+    assert "error" not in last
+
+
+@pytest.mark.parametrize("meanwhile", [UNDOING, CLONING], ids=["undone", "cloned"])
+def test_while_a_database_is(postgresql_project: Project, tmp_path: Path, meanwhile: str) -> None:
+    project = copy_of(postgresql_project, tmp_path / "my-service")
+    conftest = project.path / "tests" / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n{meanwhile}")
+
+    assert_interrupted(project, "tests/products/test_price.py")
+
+
+@pytest.mark.parametrize("test", [COLLECTED, LEAVES], ids=["collector", "leaves a task"])
+def test_of_a_test(project: Project, test: str) -> None:
+    (project.path / "tests" / "test_inner.py").write_text(test)
+
+    assert_interrupted(project, "tests/test_inner.py")
