@@ -150,6 +150,59 @@ def test_what_models_may_have(copy_of_each: Project, database_url: str) -> None:
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout
 
 
+FULL_TEXT = """
+def upgrade():
+    op.execute(
+        "CREATE VIRTUAL TABLE products_text USING fts5(name, content='products', content_rowid='id')"
+    )
+    op.execute(
+        "CREATE TRIGGER products_text_new AFTER INSERT ON products BEGIN "
+        "INSERT INTO products_text(rowid, name) VALUES (new.id, new.name); END"
+    )
+    op.execute(
+        "CREATE TRIGGER products_text_gone AFTER DELETE ON products BEGIN INSERT INTO "
+        "products_text(products_text, rowid, name) VALUES ('delete', old.id, old.name); END"
+    )
+
+
+def downgrade():
+    op.execute("DROP TRIGGER products_text_gone")
+    op.execute("DROP TRIGGER products_text_new")
+    op.execute("DROP TABLE products_text")
+"""
+
+
+def test_full_text_search(project: Project, tmp_path: Path) -> None:
+    add_migration(project, FULL_TEXT)
+
+    said = project.pytest(
+        *("-p", "no:randomly", "tests/isolation/test_as_in_production.py", "tests/products"),
+        "tests/test_migrations.py",
+    ).stdout
+    assert re.search(r"^\d+ passed in", said, re.MULTILINE), said
+
+    url = f"sqlite+aiosqlite:///{tmp_path}/service.db"
+    Service(project, url, tmp_path / "log").command("migrate")
+    project.edit("app/products/models.py", "String(3)", "String(4)")
+    project.make("migration", "M=longer currency", DATABASE_URL=url)
+    (written,) = (project.path / "migrations" / "versions").glob("*longer_currency.py")
+    assert "products_text" not in written.read_text()
+
+
+def test_rules_that_no_migration_makes(copy_of_each: Project) -> None:
+    rule = 'CheckConstraint("price > 0", name="price_positive"),'
+    new = f'{rule} CheckConstraint("length(name) > 3", name="name_long")'
+    copy_of_each.edit("app/products/models.py", rule, new)
+    copy_of_each.edit("app/products/models.py", "func.now()", '"2000-01-01"')
+
+    said = copy_of_each.pytest("tests/test_migrations.py", check=False).stdout
+
+    assert "what `make migration` does not see" in said
+    assert "CHECK ck_products_name_long of products: " in said
+    assert "products.created_at has the server default '2000-01-01" in said
+    assert "1 failed" in said
+
+
 @postgresql
 def test_script_for_somebody_else(each_project: Project, database_url: str) -> None:
     """It is written without a database, where tables can be altered."""

@@ -129,6 +129,19 @@ async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
         raise ConnectionError(f"the server refuses the connection: {error}") from error
 
 
+def tables_of_others(connection: Connection) -> set[str]:
+    """Those that no model describes: of extensions, and partitions."""
+    return set(connection.exec_driver_sql(TABLES_OF_OTHERS).scalars())
+
+
+TABLES_OF_OTHERS = """
+    SELECT relname FROM pg_class
+    WHERE relispartition OR EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+    )
+"""
+
 # A migration may begin with `op.get_context().autocommit_block()`, and use what an earlier one has added to an enum.
 MIGRATION_OPTIONS = {"transaction_per_migration": True}
 

@@ -67,6 +67,12 @@ def is_table_missing(error: BaseException | None) -> bool:
     return str(error).startswith("no such table: ")
 
 
+def tables_of_others(connection: Connection) -> set[str]:
+    """Those that no model describes: virtual ones, as full text search has them, and what they consist of."""
+    tables = connection.exec_driver_sql("PRAGMA table_list")
+    return {table.name for table in tables if table.type in ("virtual", "shadow")}
+
+
 # All or nothing, whatever Alembic thinks that the database can do. A table cannot be altered, so it is copied.
 MIGRATION_OPTIONS = {"transactional_ddl": True, "render_as_batch": True}
 

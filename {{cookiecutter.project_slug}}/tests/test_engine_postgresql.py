@@ -19,6 +19,7 @@ from app.engine import (
     engine_options,
     is_outage,
     one_migration,
+    tables_of_others,
 )
 from app.settings import Settings
 from app.users.models import User
@@ -143,6 +144,15 @@ async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
 
     assert is_away(outdated.value)
     await engine.dispose()
+
+
+@pytest.mark.committed
+async def test_partitions_belong_to_no_model(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE days (day DATE) PARTITION BY RANGE (day)"))
+        await connection.execute(text("CREATE TABLE days_rest PARTITION OF days DEFAULT"))
+
+        assert await connection.run_sync(tables_of_others) == {"days_rest"}
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.engine import create_engine, engine_options, is_outage
+from app.engine import create_engine, engine_options, is_outage, tables_of_others
 from app.settings import Settings
 from app.users.models import User
 from app.users.store import UserDatabase
@@ -34,6 +34,19 @@ def test_outages_are_told_from_mistakes() -> None:
     with pytest.raises(sqlite3.OperationalError) as mistake:
         sqlite3.connect(":memory:").execute("SELECT 1 FROM nowhere")
     assert not is_outage(mistake.value)
+
+
+async def test_tables_of_a_full_text_search_belong_to_no_model(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/text.db")
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE VIRTUAL TABLE words USING fts5(word)"))
+        await connection.execute(text("CREATE TABLE plain (id INTEGER)"))
+
+        others = await connection.run_sync(tables_of_others)
+    await engine.dispose()
+
+    assert {"words", "words_data"} <= others
+    assert "plain" not in others
 
 
 async def test_connection_comes_back_without_a_transaction(tmp_path: Path) -> None:
