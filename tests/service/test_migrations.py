@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, copy_of
 from tests.service.servers import Service
 from tests.service.test_operations import add_migration
 
@@ -187,6 +187,49 @@ def test_full_text_search(project: Project, tmp_path: Path) -> None:
     project.make("migration", "M=longer currency", DATABASE_URL=url)
     (written,) = (project.path / "migrations" / "versions").glob("*longer_currency.py")
     assert "products_text" not in written.read_text()
+
+
+ALTERED = """
+def upgrade():
+    op.alter_column("users", "token_version", type_=sa.BigInteger())
+    op.alter_column("products", "currency", type_=sa.Text(), server_default="EUR")
+    op.create_check_constraint(op.f("ck_products_known"), "products", "currency IN ('x', 'EUR')")
+    op.alter_column("products", "currency", type_=sa.String(9))
+    op.execute("ALTER SEQUENCE products_id_seq RENAME TO goods_id_seq")
+
+
+def downgrade():
+    op.execute("ALTER SEQUENCE goods_id_seq RENAME TO products_id_seq")
+    op.drop_constraint(op.f("ck_products_known"), "products")
+    op.alter_column("products", "currency", type_=sa.String(3), server_default=None)
+    op.alter_column("users", "token_version", type_=sa.Integer())
+"""
+
+
+def test_rules_of_columns_that_have_changed(postgresql_project: Project, tmp_path: Path) -> None:
+    """PostgreSQL writes them in another way then."""
+    project = copy_of(postgresql_project, tmp_path / "my-service")
+    add_migration(project, ALTERED)
+    products = "app/products/models.py"
+    rule = 'CheckConstraint("price > 0", name="price_positive"),'
+    known = """CheckConstraint("currency IN ('x', 'EUR')", name="known")"""
+    project.edit(products, rule, f"{rule} {known}")
+    project.edit(
+        products, "mapped_column(String(3))", 'mapped_column(String(9), server_default="EUR")'
+    )
+    users = project.read("app/users/models.py")
+    (version,) = re.findall(r"    token_version.*\n", users)
+    longer = version.replace("mapped_column(", "mapped_column(BigInteger, ")
+    (project.path / "app/users/models.py").write_text(
+        f"from sqlalchemy import BigInteger\n{users.replace(version, longer)}"
+    )
+
+    said = project.pytest("tests/test_migrations.py").stdout
+    assert "5 passed" in said
+
+    project.edit(products, "'EUR')", "'eur')")
+    said = project.pytest("tests/test_migrations.py", check=False).stdout
+    assert "CHECK ck_products_known of products: " in said
 
 
 def test_rules_that_no_migration_makes(copy_of_each: Project) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -133,6 +134,26 @@ def test_processes_that_cannot_start_hold_up_no_signal(
     process.terminate()
 
     assert process.wait(8) == 0
+
+
+@sqlite_first
+def test_processes_say_that_they_end_like_a_single_one(
+    copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    service = Service(copy_of_each, database_url, tmp_path / "log", SHUTDOWN_DELAY="1.5")
+    service.command("migrate")
+    service.start("--workers", "3")
+    wait_until(lambda: len(processes(service, "Started")) == 3, 30)
+
+    service.stop()
+
+    entries = service.entries()
+    told, ends = (
+        [datetime.fromisoformat(entry["time"]) for entry in entries if words in entry["message"]]
+        for words in ("Terminated child process", "Shutting down")
+    )
+    assert len(told) == len(ends) == 3
+    assert min(ends) - max(told) > timedelta(seconds=1.4)
 
 
 @sqlite_first

@@ -21,10 +21,9 @@ LONGEST = 2_147_483  # seconds, as PostgreSQL counts milliseconds in 32 bits
 CONNECT_TIMEOUT = 5  # seconds; each request waits as long for a host that says nothing
 
 
-# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart, a server that
-# only reads; and what may succeed when it is done again, after a deadlock or among serializable transactions.
-READ_ONLY = "25006"
-OUTAGES = ("08", "53", "55P03", "57P", READ_ONLY, "40P01", "40001")
+# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart; and what may
+# succeed when it is done again, after a deadlock or among serializable transactions.
+OUTAGES = ("08", "53", "55P03", "57P", "40P01", "40001")
 # SQLAlchemy passes on what goes wrong while it connects as it is.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
@@ -65,9 +64,13 @@ def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
 
 
 def _leave_standby(context: ExceptionContext) -> None:
-    """Connections to a server that has become a standby are replaced: the address may lead to another one now."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
-        context.is_disconnect = True
+    """Connections to a server that only reads are replaced: the address may lead to another one now. A transaction of the
+    application's own that only reads is something else."""
+    error = context.original_exception.__cause__
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and context.connection is not None:
+        driver: Any = context.connection.connection.driver_connection
+        names = ("in_hot_standby", "default_transaction_read_only")
+        context.is_disconnect = "on" in [getattr(driver.get_settings(), name, "") for name in names]
 
 
 def _hide_values(context: ExceptionContext) -> None:
@@ -136,9 +139,11 @@ def tables_of_others(connection: Connection) -> set[str]:
 
 TABLES_OF_OTHERS = """
     SELECT relname FROM pg_class
-    WHERE relispartition OR EXISTS (
-        SELECT FROM pg_depend
-        WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+    WHERE relkind IN ('r', 'p', 'f') AND pg_table_is_visible(oid) AND (
+        relispartition OR EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+        )
     )
 """
 

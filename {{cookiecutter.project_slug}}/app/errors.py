@@ -48,7 +48,7 @@ def path_in_app(scope: Scope) -> str:
     """Without what a proxy has it under, where that was left in or put before it again."""
     root: str = scope.get("app_root_path", scope.get("root_path", ""))
     path: str = scope["path"]
-    return path.removeprefix(root.rstrip("/"))
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 # As RFC 9110 has them; Python has changed its own in 3.13.

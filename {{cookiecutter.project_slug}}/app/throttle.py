@@ -46,10 +46,10 @@ class Memory:
         while ends and ends[0] <= now:
             ends.popleft()
         if len(ends) >= item.amount:
-            return ends[0] - now
+            return ends[0] - now if ends else item.get_expiry()
         ends.append(now + item.get_expiry())
         if len(self._ends) > self._most:
-            self._ends = {key: ends for key, ends in self._ends.items() if ends[-1] > now}
+            self._ends = {key: ends for key, ends in self._ends.items() if ends and ends[-1] > now}
             self._most = max(FEW, 2 * len(self._ends))
         return None
 

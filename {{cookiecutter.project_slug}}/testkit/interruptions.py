@@ -19,7 +19,7 @@ class Uninterrupted:
     of everything, would take 10."""
 
     def __enter__(self) -> None:
-        self._has_come = False
+        self._has_come = self._is_over = False
         # Whoever else has a handler, as asyncio has one while it runs a test, knows better.
         self._is_held = getsignal(SIGINT) is RAISE and get_ident() == main_thread().ident
         if self._is_held:
@@ -27,10 +27,13 @@ class Uninterrupted:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         handle(SIGINT, RAISE)
+        if self._is_over:  # who has found it here, as pdb does, has put it back
+            raise KeyboardInterrupt
         self._has_come = True
 
     def __exit__(self, *_: object) -> None:
-        if self._is_held:
+        self._is_over = True
+        if self._is_held and getsignal(SIGINT) == self._note:
             handle(SIGINT, RAISE)
         if self._has_come:
             raise KeyboardInterrupt

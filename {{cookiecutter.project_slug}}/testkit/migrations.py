@@ -22,6 +22,10 @@ from testkit.call_site import call_site
 from testkit.databases import TemplateError
 
 LONGEST_LIST = 20
+CAST = re.compile(
+    r"::(?:character varying|double precision|bit varying|time(?:stamp)? with(?:out)? time zone|[\w.]+)"
+    r"(?:\(\d+(?:,\d+)?\))?(?:\[\])*"
+)
 OTHER_CONNECTION = (
     "Alembic connects to a database of its own choice. Let it use the connection in "
     '`context.config.attributes["connection"]`, when there is one.'
@@ -78,24 +82,38 @@ def by_alembic(ini: Path, remedy: str) -> Callable[[Connection], None]:
 def rules(connection: Connection, metadata: MetaData) -> dict[str, str]:
     """What Alembic does not compare: CHECKs, server defaults, computed columns and conditions of indexes, as the
     database has them. A sentence for each, by what is the same however it was written."""
-    found = {}
-    for rule in _rules(connection, metadata):
-        key = re.sub(r"[\s\"'`()\[\]]", "", rule).lower()
-        found[key.replace("current_timestamp", "now")] = rule  # which are one to PostgreSQL
-    return found
+    return {_key(rule): rule for rule in _rules(connection, metadata)}
+
+
+def _key(rule: str) -> str:
+    """The same for what differs only by how a column came to its type, or by who has written it. Parentheses are left out
+    as well, as some databases add their own."""
+    parts = re.split(r"('(?:[^']|'')*')", rule)  # every other one is a string
+    parts[::2] = map(_plain, parts[::2])
+    return re.sub(r"'(-?\d+(?:\.\d+)?)'", r"\1", "".join(parts))
+
+
+def _plain(code: str) -> str:
+    code = CAST.sub("", re.sub(r"[\"`]", "", code.lower()))
+    # Of each pair, one database or the other knows only one.
+    for word, same in {"current_timestamp": "now", "true": "1", "false": "0"}.items():
+        code = code.replace(word, same)
+    return re.sub(r"[\s()\[\]]", "", code)
 
 
 def _rules(connection: Connection, metadata: MetaData) -> Iterator[str]:
     inspector = inspect(connection)
     for table in metadata.tables.values():
         place = table.name, table.schema
+        if not inspector.has_table(*place) or table.name in inspector.get_view_names(table.schema):
+            continue
         for check in inspector.get_check_constraints(*place):
-            yield f"CHECK {check['name']} of {table.name}: {check['sqltext']}"
+            yield f"CHECK {check['name']} of {table.fullname}: {check['sqltext']}"
         for column in inspector.get_columns(*place):
             if computed := column.get("computed"):
-                yield f"{table.name}.{column['name']} is computed: {computed['sqltext']}"
-            elif (default := column["default"]) is not None:
-                yield f"{table.name}.{column['name']} has the server default {default}"
+                yield f"{table.fullname}.{column['name']} is computed: {computed['sqltext']}"
+            elif (default := column["default"]) is not None and "nextval(" not in default:
+                yield f"{table.fullname}.{column['name']} has the server default {default}"
         for index in inspector.get_indexes(*place):
             for option, condition in index.get("dialect_options", {}).items():
                 if option.endswith("_where"):

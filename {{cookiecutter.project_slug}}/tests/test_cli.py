@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -331,6 +332,19 @@ class TestProcesses:
         delay = load_settings().shutdown_delay
         assert delay + options["timeout_graceful_shutdown"] + STOP_TIMEOUT < 10
 
+    def test_path_of_a_proxy_is_a_path(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        served: list[str] = []
+        monkeypatch.setattr(uvicorn, "run", lambda *_, root_path, **__: served.append(root_path))
+
+        output(run("serve", "--root-path", "/shop/"))
+        refused = run("serve", "--root-path", "shop")
+
+        assert served == ["/shop"]
+        assert (refused.exit_code, refused.stderr) == (
+            1,
+            "ROOT_PATH, or --root-path, begins with `/`.\n",
+        )
+
     def test_reloads_without_a_delay(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SHUTDOWN_DELAY", "1")
         monkeypatch.setattr(uvicorn, "run", lambda *_args, **_options: None)
@@ -409,7 +423,9 @@ class TestProcesses:
     def test_processes_end_with_their_parent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         process = supervisor.NoticedProcess(uvicorn.Config("", log_config=None), [])
         ended = Event()
+        monkeypatch.setattr(multiprocessing, "parent_process", Mock())
         monkeypatch.setattr(os, "kill", lambda *_: ended.set())
+        monkeypatch.setattr(process, "always_pong", lambda: None)
         monkeypatch.setattr(uvicorn.Server, "run", lambda *_: ended.wait(5))
 
         process.target([])

@@ -92,7 +92,6 @@ def test_outages_are_told_from_mistakes() -> None:
     assert is_outage(asyncpg.DiskFullError())
     assert is_outage(asyncpg.LockNotAvailableError())
     assert is_outage(asyncpg.DeadlockDetectedError())
-    assert is_outage(asyncpg.ReadOnlySQLTransactionError())
     assert not is_outage(asyncpg.UndefinedTableError())
 
 
@@ -105,16 +104,21 @@ async def test_connection_to_a_standby_is_replaced(
     options["connect_args"] |= worker_database.engine_options["connect_args"]
     engine = create_engine(settings.database_url, **options)
     process = text("SELECT pg_backend_pid()")
-    async with engine.connect() as connection:
-        before = await connection.scalar(process)
-        await connection.execute(text("SET TRANSACTION READ ONLY"))
+    for statement, is_standby in (
+        ("SET TRANSACTION READ ONLY", False),
+        ("SET default_transaction_read_only = on", True),
+    ):
+        async with engine.connect() as connection:
+            before = await connection.scalar(process)
+            await connection.execute(text(statement))
+            await connection.commit() if is_standby else None
 
-        with pytest.raises(DBAPIError) as refused:
-            await connection.execute(text("DELETE FROM products"))
+            with pytest.raises(DBAPIError, match="read-only") as refused:
+                await connection.execute(text("DELETE FROM products"))
 
-    assert is_away(refused.value)
-    async with engine.connect() as connection:
-        assert await connection.scalar(process) != before
+        assert is_away(refused.value) == is_standby
+        async with engine.connect() as connection:
+            assert (await connection.scalar(process) != before) == is_standby
     await engine.dispose()
 
 
@@ -152,7 +156,10 @@ async def test_partitions_belong_to_no_model(engine: AsyncEngine) -> None:
         await connection.execute(text("CREATE TABLE days (day DATE) PARTITION BY RANGE (day)"))
         await connection.execute(text("CREATE TABLE days_rest PARTITION OF days DEFAULT"))
 
-        assert await connection.run_sync(tables_of_others) == {"days_rest"}
+        others = await connection.run_sync(tables_of_others)
+
+    assert "days_rest" in others
+    assert "days" not in others
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:

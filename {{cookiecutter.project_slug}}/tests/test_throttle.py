@@ -186,6 +186,9 @@ class TestMemory:
 
         assert waits == [None, None, 40, 1, None, 5, None]
 
+    def test_nothing_is_allowed(self, now: list[float]) -> None:
+        assert Memory().hit(limits.parse("0/hour"), "register", "ada") == 3600
+
     def test_forgets_who_no_longer_counts(
         self, now: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:

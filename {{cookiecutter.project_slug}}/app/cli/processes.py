@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.program import cli
+from app.cli.program import cli, fail
 from app.logs import logging_config
 from app.settings import load_settings
 
@@ -41,16 +42,21 @@ def serve(
 
     from app.cli.supervisor import notice_ends
 
+    if root_path and not root_path.startswith("/"):
+        fail("ROOT_PATH, or --root-path, begins with `/`.")
     notice_ends()
     settings = load_settings()  # what is wrong with them is said once, not by every process
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"
+    # It has handlers of its own, and raises at the end what they have caught: the first process of a container, which has
+    # one for its start, is to end in peace as any other.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
         host=host,
         port=port,
-        root_path=root_path,
+        root_path=root_path.rstrip("/"),
         workers=workers,
         reload=reload,
         reload_dirs=str(APPLICATION) if reload else None,

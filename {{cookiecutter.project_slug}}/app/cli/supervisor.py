@@ -1,7 +1,9 @@
 """The processes of `serve --workers`."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from socket import socket
 
 from uvicorn.supervisors import multiprocess
@@ -10,9 +12,9 @@ from uvicorn.supervisors import multiprocess
 class NoticedProcess(multiprocess.Process):
     """A process whose end is noticed at once, and which notices the end of who has started it.
 
-    uvicorn asks each of them whether it lives, over a pipe of which both sides keep both ends. So of one that has just
-    died it would wait for an answer, for as long as a new one may take to start, and hear no signal meanwhile. And
-    those whose parent was killed would go on, on a port that nobody else can have then.
+    uvicorn asks each of them whether it lives, over a pipe of which it keeps the other end: of one that has just died
+    it would wait for an answer, for as long as a new one may take to start, and hear no signal meanwhile. And those whose
+    parent was killed would go on, on a port that nobody else can have then.
     """
 
     def start(self) -> None:
@@ -20,14 +22,13 @@ class NoticedProcess(multiprocess.Process):
         self.child_conn.close()
 
     def target(self, sockets: list[socket] | None = None) -> None:
-        self.parent_conn.close()
+        threading.Thread(target=end_with_parent, daemon=True).start()
         super().target(sockets)
 
-    def always_pong(self) -> None:
-        try:
-            super().always_pong()
-        except (EOFError, OSError):
-            os.kill(os.getpid(), signal.SIGTERM)
+
+def end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def notice_ends() -> None:

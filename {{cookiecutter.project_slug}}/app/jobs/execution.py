@@ -7,10 +7,8 @@ from datetime import timedelta
 
 from fastapi import FastAPI
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.exc import DBAPIError
 
 from app.database import is_away, reading_session, sessionmaker, utc_now
-from app.engine import DRIVER_ERRORS
 from app.jobs.models import Job
 from app.jobs.queue import JOBS, Context
 from app.telemetry import jobs_kept, jobs_tried, tracer
@@ -56,7 +54,7 @@ async def claim() -> Job | None:
         claimed: Job | None = await session.scalar(
             update(Job)
             .where(Job.id == due.with_for_update(skip_locked=True).scalar_subquery())
-            .values(attempts=Job.attempts + 1, run_at=now + LEASE)
+            .values(attempts=Job.attempts + 1, run_at=utc_now() + LEASE)
             .returning(Job)
         )
         await session.commit()
@@ -83,7 +81,7 @@ async def _delete(job: Job) -> None:
                 await session.execute(delete(Job).where(Job.id == job.id))
                 await session.commit()
                 return
-        except (DBAPIError, *DRIVER_ERRORS) as error:
+        except Exception as error:
             if not is_away(error) or utc_now() >= job.run_at:
                 logger.warning("job %s is done, and may run once more", job.name)
                 raise

@@ -28,7 +28,7 @@ class Worker:
         self.app = app
         self._has_news = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._has_to_wait = False
+        self._complaint: type[Exception] | None = None
 
     async def run(self) -> None:
         LISTENERS.add(self._has_news.set)
@@ -49,13 +49,13 @@ class Worker:
                 job = await claim()
                 if job is not None:
                     await execute(self.app, job)
-                self._has_to_wait = False
+                self._complaint = None
                 if job is not None:
                     continue
             except Exception as error:  # most likely the database is away
-                if not self._has_to_wait:  # else it has been said
+                if self._complaint is not type(error):  # else it has been said
                     logger.warning("jobs have to wait (%s)", type(error).__name__)
-                self._has_to_wait = True
+                self._complaint = type(error)
             await wait(self._has_news, POLL_INTERVAL)
 
     async def _measure(self) -> None:

@@ -5,6 +5,7 @@ so that the plans are those of a small database: look for tables that are scanne
 """
 
 from collections.abc import Generator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -76,10 +77,19 @@ def _note_time(
 def _plan(connection: Connection, statement: str, parameters: Any) -> list[str]:
     # On the driver's cursor: through SQLAlchemy this would be a statement of the test.
     cursor: Any = connection.connection.cursor()
+    refused = connection.dialect.loaded_dbapi.Error
+
+    def try_to(command: str) -> None:
+        with suppress(refused):  # where there is no transaction, for example
+            cursor.execute(f"{command} testkit_plan")
+
+    try_to("SAVEPOINT")  # after a failure, some databases would refuse the statement itself as well
     try:
         cursor.execute(statement, parameters)
         return [str(row[-1]) for row in cursor.fetchall()]
-    except connection.dialect.loaded_dbapi.Error as error:
+    except refused as error:
+        try_to("ROLLBACK TO")
         return [f"no plan: {error}"]
     finally:
+        try_to("RELEASE")
         cursor.close()

@@ -44,6 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{nodeid} failed {number} of {runs[nodeid]} times")
         for reason, times in reasons[nodeid].most_common():
             terminalreporter.write_line(f"  {times} x {reason}")
-    if not failures:
-        times = max(runs.values(), default=0)
+    if runs and not failures:
+        times = max(runs.values())
         terminalreporter.write_line(f"none: {len(runs)} tests passed {times} times each")
