@@ -4,11 +4,7 @@ import re
 
 from tests.conftest import Project, sqlite_first
 
-CHOSEN = (
-    "--tb=no",
-    *("tests/products", "tests/users/test_users.py", "tests/users/test_passwords.py"),
-    "tests/test_http.py",
-)
+CHOSEN = ("--tb=no", "tests/products", "tests/users", "tests/test_http.py")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 PASSED = re.compile(r"^(\d+) passed", re.MULTILINE)
 
@@ -136,7 +132,7 @@ def test_domain_with_the_name_of_an_output(copy_of_each: Project) -> None:
     project = copy_of_each
     (project.path / "app" / "build").mkdir()
     (project.path / "app" / "build" / "__init__.py").write_text("LIMIT = 1\n")
-    tests = project.path / "tests" / "products" / "build"
+    tests = project.path / "tests" / "users" / "build"
     tests.mkdir()
     (tests / "test_limit.py").write_text(
         "from app.build import LIMIT\n\n\ndef test_limit():\n    assert LIMIT == 1\n"
@@ -145,7 +141,7 @@ def test_domain_with_the_name_of_an_output(copy_of_each: Project) -> None:
 
     project.edit("app/build/__init__.py", "LIMIT = 1", "LIMIT = 2")
 
-    assert affected(project)[0] == {"tests/products/build/test_limit.py::test_limit"}
+    assert affected(project)[0] == {"tests/users/build/test_limit.py::test_limit"}
 
 
 @sqlite_first

@@ -114,7 +114,7 @@ async def test_connection_to_a_standby_is_replaced(
             await connection.commit() if is_standby else None
 
             with pytest.raises(DBAPIError, match="read-only") as refused:
-                await connection.execute(text("DELETE FROM products"))
+                await connection.execute(text("DELETE FROM users"))
 
         assert is_away(refused.value) == is_standby
         async with engine.connect() as connection:
@@ -129,13 +129,13 @@ async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
     options = engine_options(settings)
     options["connect_args"] |= worker_database.engine_options["connect_args"]
     engine = create_engine(settings.database_url, **options)
-    find = text("SELECT * FROM notes")
+    find = text("SELECT * FROM outdated")
     async with engine.connect() as connection, engine.connect() as other:
-        await connection.execute(text("CREATE TABLE notes (text VARCHAR(9))"))
+        await connection.execute(text("CREATE TABLE outdated (text VARCHAR(9))"))
         await connection.commit()
         await other.execute(find)
         await other.rollback()
-        await connection.execute(text("ALTER TABLE notes ALTER COLUMN text TYPE VARCHAR(99)"))
+        await connection.execute(text("ALTER TABLE outdated ALTER COLUMN text TYPE VARCHAR(99)"))
         await connection.commit()
 
         with pytest.raises(DBAPIError) as outdated:
@@ -143,7 +143,7 @@ async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
         await other.rollback()
         await other.execute(find)
         await other.rollback()
-        await connection.execute(text("DROP TABLE notes"))
+        await connection.execute(text("DROP TABLE outdated"))
         await connection.commit()
 
     assert is_away(outdated.value)
@@ -153,13 +153,13 @@ async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
 @pytest.mark.committed
 async def test_partitions_belong_to_no_model(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        await connection.execute(text("CREATE TABLE days (day DATE) PARTITION BY RANGE (day)"))
-        await connection.execute(text("CREATE TABLE days_rest PARTITION OF days DEFAULT"))
+        await connection.execute(text("CREATE TABLE parted (day DATE) PARTITION BY RANGE (day)"))
+        await connection.execute(text("CREATE TABLE parted_rest PARTITION OF parted DEFAULT"))
 
         others = await connection.run_sync(tables_of_others)
 
-    assert "days_rest" in others
-    assert "days" not in others
+    assert "parted_rest" in others
+    assert "parted" not in others
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:
