@@ -63,7 +63,7 @@ def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
         raise DisconnectionError
 
 
-def _leave_standby(context: ExceptionContext) -> None:
+def _leave_standby(context: Any) -> None:
     """Connections to a server that only reads are replaced: the address may lead to another one now. A transaction of the
     application's own that only reads is something else."""
     error = context.original_exception.__cause__
