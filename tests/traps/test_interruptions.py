@@ -60,6 +60,19 @@ def test_collects():
     del thing
     time.sleep(5)
 """
+ENDED = """
+import pytest
+
+
+@pytest.fixture(scope="session")
+def resource():
+    yield
+    raise RuntimeError("it cannot be ended")
+
+
+def test_ends_the_run(resource):
+    pytest.exit("over")
+"""
 LEAVES = """
 import asyncio
 import os
@@ -100,6 +113,16 @@ def test_while_a_database_is(postgresql_project: Project, tmp_path: Path, meanwh
     conftest.write_text(f"{conftest.read_text()}\n{meanwhile}")
 
     assert_interrupted(project, "tests/products/test_price.py")
+
+
+def test_teardown_after_the_run_was_ended_otherwise(project: Project) -> None:
+    """What is wrong there is told, as nobody has interrupted anything."""
+    (project.path / "tests" / "test_inner.py").write_text(ENDED)
+
+    assert (
+        "RuntimeError: it cannot be ended"
+        in project.pytest("tests/test_inner.py", check=False, cold=True).stdout
+    )
 
 
 @pytest.mark.parametrize("test", [COLLECTED, LEAVES], ids=["collector", "leaves a task"])

@@ -33,6 +33,9 @@ EARLIER_TASKS = pytest.StashKey[set[asyncio.Task[Any]]]()
 NEVER_AWAITED = "was never awaited"
 OF_TIMEOUT = "from pytest-timeout"
 
+interruptions: list[BaseException] = []
+"""That by which this run has ended."""
+
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     # Before anything of the project is imported, which may take `sleep` out of its module.
@@ -92,13 +95,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.add_cleanup(restore)
 
 
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    if excinfo.errisinstance(KeyboardInterrupt):  # and not what `pytest.exit` raises
+        interruptions.append(excinfo.value)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_sessionfinish(exitstatus: int | pytest.ExitCode) -> Generator[None, object, object]:
+def pytest_sessionfinish() -> Generator[None, object, object]:
     """What cannot be ended in order after Ctrl-C is of no interest; pytest would show a traceback, and no result."""
     try:
         return (yield)
     except (Exception, pytest.fail.Exception):
-        if exitstatus != pytest.ExitCode.INTERRUPTED:
+        if not interruptions:
             raise
         return None
 

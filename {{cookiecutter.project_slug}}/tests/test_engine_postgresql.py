@@ -3,6 +3,7 @@
 import socket
 import time
 import traceback
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -28,19 +29,28 @@ from testkit.databases import WorkerDatabase
 
 
 @pytest.fixture
-async def limited_engine(settings: Settings, worker_database: WorkerDatabase) -> AsyncEngine:
-    limited = settings.model_copy(update={"database_statement_timeout": 0.05})
-    options = engine_options(limited)
-    options["connect_args"] |= worker_database.engine_options["connect_args"]
-    return create_engine(settings.database_url, **options)
+async def configured(
+    settings: Settings, worker_database: WorkerDatabase
+) -> AsyncIterator[Callable[..., AsyncEngine]]:
+    """An engine as in production, with other settings. It connects as tests do."""
+    engines: list[AsyncEngine] = []
+
+    def configure(**values: object) -> AsyncEngine:
+        options = engine_options(settings.model_copy(update=values))
+        options["connect_args"] |= worker_database.engine_options["connect_args"]
+        engines.append(create_engine(settings.database_url, **options))
+        return engines[-1]
+
+    yield configure
+    for engine in engines:
+        await engine.dispose()
 
 
 @pytest.mark.committed
-async def test_slow_statement_is_cancelled(limited_engine: AsyncEngine) -> None:
-    async with limited_engine.connect() as connection:
+async def test_slow_statement_is_cancelled(configured: Callable[..., AsyncEngine]) -> None:
+    async with configured(database_statement_timeout=0.05).connect() as connection:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await connection.execute(text("SELECT pg_sleep(5)"))
-    await limited_engine.dispose()
 
 
 @pytest.mark.network
@@ -96,13 +106,9 @@ def test_outages_are_told_from_mistakes() -> None:
 
 
 @pytest.mark.committed
-async def test_connection_to_a_standby_is_replaced(
-    settings: Settings, worker_database: WorkerDatabase
-) -> None:
+async def test_connection_to_a_standby_is_replaced(configured: Callable[..., AsyncEngine]) -> None:
     """Behind the same address there may be another server now, which can write."""
-    options = engine_options(settings)
-    options["connect_args"] |= worker_database.engine_options["connect_args"]
-    engine = create_engine(settings.database_url, **options)
+    engine = configured()
     process = text("SELECT pg_backend_pid()")
     for statement, is_standby in (
         ("SET TRANSACTION READ ONLY", False),
@@ -119,16 +125,13 @@ async def test_connection_to_a_standby_is_replaced(
         assert is_away(refused.value) == is_standby
         async with engine.connect() as connection:
             assert (await connection.scalar(process) != before) == is_standby
-    await engine.dispose()
 
 
 @pytest.mark.committed
 async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
-    settings: Settings, worker_database: WorkerDatabase
+    configured: Callable[..., AsyncEngine],
 ) -> None:
-    options = engine_options(settings)
-    options["connect_args"] |= worker_database.engine_options["connect_args"]
-    engine = create_engine(settings.database_url, **options)
+    engine = configured()
     find = text("SELECT * FROM outdated")
     async with engine.connect() as connection, engine.connect() as other:
         await connection.execute(text("CREATE TABLE outdated (text VARCHAR(9))"))
@@ -147,7 +150,6 @@ async def test_statement_that_a_migration_has_outdated_can_be_sent_again(
         await connection.commit()
 
     assert is_away(outdated.value)
-    await engine.dispose()
 
 
 @pytest.mark.committed
@@ -228,16 +230,16 @@ async def test_error_holds_nothing_of_the_value(
 
 
 @pytest.mark.committed
-async def test_closed_connection_is_replaced(limited_engine: AsyncEngine) -> None:
-    async with limited_engine.connect() as connection:
+async def test_closed_connection_is_replaced(configured: Callable[..., AsyncEngine]) -> None:
+    engine = configured()
+    async with engine.connect() as connection:
         raw = await connection.get_raw_connection()
         process = await connection.scalar(text("SELECT pg_backend_pid()"))
         driver: Any = raw.driver_connection
     driver.terminate()
 
-    async with limited_engine.connect() as connection:
+    async with engine.connect() as connection:
         assert await connection.scalar(text("SELECT pg_backend_pid()")) != process
-    await limited_engine.dispose()
 
 
 @pytest.mark.committed

@@ -266,7 +266,7 @@ async def test_only_jobs_are_queued(session: AsyncSession) -> None:
 
 
 async def test_row_of_a_job_that_is_done_goes_when_the_database_is_back(
-    app: FastAPI, session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [OperationalError("DELETE", {}, Exception("gone"), connection_invalidated=True)] * 2
 
@@ -285,7 +285,6 @@ async def test_row_of_a_job_that_is_done_goes_when_the_database_is_back(
 
 
 async def test_job_that_may_run_once_more_is_named(
-    app: FastAPI,
     session: AsyncSession,
     jobs: Jobs,
     monkeypatch: pytest.MonkeyPatch,

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 TIME_LIMIT = 20.0  # seconds
 LEASE = timedelta(seconds=25)  # a job of a process that has died waits as long
 RETRY_INTERVAL = 0.5  # seconds
-UNKNOWN_FOR = timedelta(hours=1)
+UNKNOWN_FOR = timedelta(hours=1)  # a deployment is over by then
 MAX_ATTEMPTS = 10  # over about nineteen hours
 LONGEST_DELAY = timedelta(hours=6)
 

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
 from sqlalchemy import event
@@ -40,12 +40,17 @@ LISTENERS: set[Callable[[], None]] = set()
 Function = Callable[Concatenate[Context, Arguments], Awaitable[None]]
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """Under which its rows are kept."""
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 def job(function: Function[Arguments]) -> Function[Arguments]:
     """Decorates `async def name(context, **arguments)`. Arguments are kept as JSON: no secrets.
 
     The job may run twice, if its process or the database dies at the wrong moment, so what it does should bear that.
     """
-    JOBS[f"{function.__module__}.{function.__qualname__}"] = function
+    JOBS[name_of(function)] = function
     return function
 
 
@@ -71,7 +76,7 @@ def enqueue_at(
         raise TypeError(
             "The arguments of a job have names: write `enqueue(session, job, name=...)`."
         )
-    name = f"{function.__module__}.{function.__qualname__}"
+    name = name_of(function)
     if name not in JOBS:
         raise TypeError(f"{name} is not a job: write `@job` before it.")
     session.add(Job(name=name, arguments=arguments, run_at=moment))

@@ -49,13 +49,14 @@ class Worker:
                 job = await claim()
                 if job is not None:
                     await execute(self.app, job)
-                self._complaint = None
-                if job is not None:
-                    continue
             except Exception as error:  # most likely the database is away
                 if self._complaint is not type(error):  # else it has been said
                     logger.warning("jobs have to wait (%s)", type(error).__name__)
                 self._complaint = type(error)
+            else:
+                self._complaint = None
+                if job is not None:
+                    continue
             await wait(self._has_news, POLL_INTERVAL)
 
     async def _measure(self) -> None:
