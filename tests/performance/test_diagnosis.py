@@ -76,12 +76,12 @@ def test_explain_the_whole_suite(ready: Project) -> None:
     assert re.search(r"^\d+ passed", output, re.MULTILINE), output[-3000:]
     assert not re.search(r"\d failed", output)
     # Tests look for a table that they have dropped, in a new database, for one that never was, and for a column that they
-    # have renamed.
-    # An SQLite connection that has not noticed the drop still plans: explaining reads no schema.
+    # have renamed. An SQLite connection that has not noticed it still plans: explaining reads no schema.
     missing = re.findall(
         'no plan: .*(?:no such (?:table|column): |relation |column )"?(\\w+)', output
     )
-    assert {*missing, "alembic_version"} == {"alembic_version", "nowhere", "users", "version_num"}
+    unnoticed = {"alembic_version", "version_num"}
+    assert {*missing} | unnoticed == unnoticed | {"nowhere", "users"}
     # One of them sends what the driver refuses.
     refused = re.findall("no plan: .*invalid input", output)
     assert len(refused) == (ready.database == "postgresql")
