@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -156,5 +156,10 @@ def _begin(writers: Writers, connection: Connection) -> None:
     try:
         await_only(driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE"))
     except asyncio.CancelledError:
-        connection.invalidate()  # the driver's thread may begin it all the same, and hold the lock
+        # The driver's thread may begin it all the same, and hold the lock. In a greenlet, SQLAlchemy would wait for it.
+        await_only(_call(connection.invalidate))
         raise
+
+
+async def _call(function: Callable[[], None]) -> None:
+    function()

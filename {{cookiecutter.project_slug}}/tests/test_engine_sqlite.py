@@ -97,9 +97,10 @@ async def test_writer_that_fails_lets_the_next_one_in(tmp_path: Path) -> None:
 
 
 async def test_writer_that_is_cancelled_while_it_waits_leaves_no_lock(tmp_path: Path) -> None:
-    """Not even where the driver's thread gets the lock after that."""
+    """Not even where the driver's thread gets the lock after that. Nobody waits until it does."""
     url = f"sqlite+aiosqlite:///{tmp_path}/writers.db"
-    engine, another_process = create_engine(url), create_engine(url)
+    options = engine_options(Settings(database_busy_timeout=600))
+    engine, another_process = create_engine(url, **options), create_engine(url)
     async with another_process.begin() as writer:
         await writer.execute(text("CREATE TABLE notes (number INTEGER)"))
         async with engine.connect() as other:
