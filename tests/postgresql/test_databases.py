@@ -447,6 +447,16 @@ def test_sync(sync_session, arranged, run):
 
 
 @twice
+def test_fetches_row_by_row(sync_session, arranged, run):
+    with sync_session.begin_nested():
+        sync_session.add(User(email="eve@example.com", hashed_password=""))
+    one_by_one = select(User.email).order_by("email").execution_options(yield_per=1)
+    assert list(sync_session.scalars(one_by_one)) == ["ada@example.com", "eve@example.com"]
+    sync_session.rollback()
+    assert sync_session.scalars(one_by_one).first() == "ada@example.com"
+
+
+@twice
 async def test_async(sync_session, arranged, session, run):
     user = await session.scalar(select(User))
     sync_session.get(User, user.id).email = "eve@example.com"
@@ -478,4 +488,4 @@ def test_sync_sessions(project: Project) -> None:
 
     output = project.pytest("tests/test_sync.py").stdout
 
-    assert "12 passed, 2 xfailed" in output, output
+    assert "16 passed, 2 xfailed" in output, output

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, Enum, MetaData, Table, event, func, inspect, select
+from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, Table, event, func, inspect, select
 from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.types import TypeEngine
 
@@ -157,6 +157,8 @@ def _row(connection: Connection, table: Table) -> dict[str, Any]:
 def _value(kind: TypeEngine[Any]) -> Any:
     if isinstance(kind, Enum):
         return kind.enums[0]
+    if isinstance(kind, JSON):
+        return {}
     value = VALUES[kind.python_type]
     if isinstance(value, (datetime, time)) and not getattr(kind, "timezone", False):
         value = value.replace(tzinfo=None)
@@ -169,7 +171,6 @@ VALUES: dict[type, Any] = {
     date: date(2000, 1, 1),
     datetime: datetime(2000, 1, 1, tzinfo=UTC),
     Decimal: Decimal(1),
-    dict: {},
     float: 1.0,
     int: 1,
     list: [],

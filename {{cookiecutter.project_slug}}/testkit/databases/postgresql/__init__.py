@@ -207,14 +207,14 @@ def _execute_once(command: str, connection: Connection, name: str) -> None:
     """
     adapted: Any = connection.connection.dbapi_connection
 
-    async def execute() -> None:
+    async def execute(driver: asyncpg.Connection) -> None:
         async with adapted._execute_mutex:
-            if not adapted._started:
+            if adapted._transaction is None:
                 await adapted._start_transaction()
-            await adapted.driver_connection.execute(f"{command} {name}")
+            await driver.execute(f"{command} {name}")
 
     try:
-        adapted.await_(execute())
+        adapted.run_async(execute)
     except asyncpg.PostgresError as error:
         raise DBAPIError(f"{command} {name}", None, error) from error
 

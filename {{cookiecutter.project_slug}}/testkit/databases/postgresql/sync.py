@@ -6,9 +6,13 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import URL, Engine, NullPool, StaticPool, create_engine
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_cursor,
+    AsyncAdapt_asyncpg_ss_cursor,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from testkit.databases.postgresql.connect import connect
@@ -28,7 +32,7 @@ class SyncEngines:
     def join(self, connection: AsyncConnection) -> Engine:
         """An engine whose connections are all this one, inside its transaction."""
         adapted: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
-        if not adapted._started:  # SQLAlchemy would send BEGIN with its first statement
+        if adapted._transaction is None:  # SQLAlchemy would send BEGIN with its first statement
             self._wait(adapted._start_transaction())
         if self._joined is None or self._joined[0] is not connection:
             engine = self._create(lambda: adapted.driver_connection, is_joined=True)
@@ -37,15 +41,12 @@ class SyncEngines:
         return self._joined[1]
 
     def _create(self, connect: Callable[[], Any], *, is_joined: bool) -> Engine:
-        class SyncConnection(AsyncAdapt_asyncpg_connection):
-            """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
+        adapter = self._adapter()
 
-            __slots__ = ()
-            await_ = staticmethod(self._wait)
-
-        def create() -> SyncConnection:
-            connection = SyncConnection(engine.dialect.dbapi, connect())  # type: ignore[no-untyped-call]
-            connection._started = is_joined  # else it would begin a transaction of its own
+        def create() -> Any:
+            connection = adapter(engine.dialect.dbapi, connect())
+            if is_joined:  # else it would begin a transaction of its own
+                connection.isolation_level = "autocommit"
             return connection
 
         engine = create_engine(
@@ -53,7 +54,29 @@ class SyncEngines:
             creator=create,
             poolclass=StaticPool if is_joined else NullPool,
         )
+        engine.raw_connection = self._waiting(engine.raw_connection)  # type: ignore[method-assign]
         return engine
+
+    def _adapter(self) -> Any:
+        """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
+
+        def able_to_wait(kind: Any, *methods: str, **attributes: Any) -> Any:
+            waiting = {name: self._waiting(getattr(kind, name)) for name in methods}
+            return type(kind.__name__, (kind,), {"__slots__": ()} | waiting | attributes)
+
+        executing = ("execute", "executemany")
+        fetching = ("fetchone", "fetchmany", "fetchall")
+        cursor = able_to_wait(AsyncAdapt_asyncpg_cursor, *executing)
+        ss_cursor = able_to_wait(AsyncAdapt_asyncpg_ss_cursor, *executing, *fetching)
+
+        return able_to_wait(
+            AsyncAdapt_asyncpg_connection,
+            *("close", "commit", "ping", "rollback", "run_async"),
+            cursor=lambda self, server_side=False: (ss_cursor if server_side else cursor)(self),
+        )
+
+    def _waiting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **options: self._wait(greenlet_spawn(function, *args, **options))
 
     def _wait(self, awaitable: Any) -> Any:
         """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
