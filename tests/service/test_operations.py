@@ -25,7 +25,7 @@ def test_first_deployment(
     assert [migration.wait(60) for migration in migrations] == [0] * 10
     assert log.read_text().count("Running upgrade 0001 -> ") == 1
     log.unlink()
-    for said in ("is a superuser now", "is a superuser already"):
+    for said in ("is now a superuser", "is already a superuser"):
         assert said in service.command("create-superuser", ROOT, text=f"{PASSWORD}\n")
     service.start("--workers", "2")
 

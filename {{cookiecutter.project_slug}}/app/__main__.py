@@ -10,7 +10,7 @@ def stop(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)  # what a shell says of a process that a signal has ended
 
 
-# The first process of a container gets no signal that it has no handler for, and the imports take a second.
+# PID 1, in a container, receives only signals it has a handler for, and the imports take a second.
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, stop)
 

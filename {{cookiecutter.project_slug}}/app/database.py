@@ -53,17 +53,17 @@ def violates_unique(error: IntegrityError, column: KeyedColumnElement[Any]) -> b
         *(constraint for constraint in table.constraints if isinstance(constraint, kinds)),
     ]
     names = {rule.name for rule in rules if list(rule.columns) == [column]}
-    # Drivers have the name of the rule, or say that of the column. What a server says may be in any language.
+    # Drivers give the name of the rule, or that of the column. A server's message may be in any language.
     broken = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
     said_by_column = str(error.orig).endswith(f" {table.name}.{column.name}")
     return said_by_column if broken is None else broken in names
 
 
-# As text on every database: a type of the database's own is no part of a table, and migrations would have to make,
-# extend and drop it by hand.
+# As text on every database: a native enum is not part of a table, and migrations would have to create, extend and drop
+# it by hand.
 ENUM = Enum(enum.Enum, native_enum=False, length=50)
 
-# What the database computes comes back with the statement: an attribute access must never need the database.
+# Values that the database computes come back with the statement: an attribute access must never need the database.
 EAGER: dict[str, Any] = {"eager_defaults": True}
 
 
@@ -83,9 +83,9 @@ def utc_now() -> datetime:
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment, kept and returned in UTC, also where the database forgets the zone.
+    """A moment, kept and returned in UTC, even where the database forgets the zone.
 
-    One that comes without a zone is one in UTC, whatever the zone of the machine.
+    A value without a zone counts as UTC, whatever the zone of the machine.
     """
 
     impl = DateTime(timezone=True)
@@ -103,7 +103,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 class Money(TypeDecorator[Decimal]):
     """An amount with two decimals, stored as a whole number of hundredths.
 
-    Exact, sortable and summable on every database, also on those without a decimal type.
+    Exact, sortable and summable on every database, even without a decimal type.
     """
 
     impl = BigInteger
@@ -122,14 +122,14 @@ class Money(TypeDecorator[Decimal]):
 
 
 def is_away(error: Exception) -> bool:
-    """Whether it was the database that failed, and not what it was asked."""
+    """Whether the database itself failed, and not the statement."""
     if isinstance(error, TimeoutError) or getattr(error, "connection_invalidated", False):
         return True
     return is_outage(getattr(error, "orig", None) or error)
 
 
 def install_database_errors(app: FastAPI) -> None:
-    """While the database is away, full, or too busy, requests are answered by 503."""
+    """While the database is unavailable, full, or too busy, requests are answered with 503."""
 
     @answers(app, DBAPIError, TimeoutError, *DRIVER_ERRORS)
     def on_database_error(_connection: HTTPConnection, error: Exception) -> ProblemResponse:
@@ -148,7 +148,7 @@ def install_database_errors(app: FastAPI) -> None:
 
 class Session(AsyncSession):
     async def close(self) -> None:
-        """Rolls back what was not committed; a server that is away has done so by itself."""
+        """Rolls back what was not committed; a server that is gone has done so by itself."""
         try:
             await super().close()
         except (DBAPIError, *DRIVER_ERRORS) as error:
@@ -166,7 +166,7 @@ sessionmaker: async_sessionmaker[AsyncSession] = async_sessionmaker(
 
 @asynccontextmanager
 async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[None]:
-    """Binds the sessions of this process to the database, until the end."""
+    """Binds the sessions of this process to the database until the block ends."""
     engine = create_engine(url, **engine_options(settings))
     before = sessionmaker.kw.get("bind")
     sessionmaker.configure(bind=engine)
@@ -179,17 +179,17 @@ async def open_database(settings: EngineSettings, url: str) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def reading_session() -> AsyncIterator[AsyncSession]:
-    """For what only reads outside of a GET: where a database lets one write at a time, it need not wait for its turn."""
+    """For code that only reads outside a GET: where the database allows one writer at a time, it does not wait its turn."""
     async with sessionmaker() as session:
         await session.connection(execution_options={"read_only": True})
         yield session
 
 
 async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    """One session a request; what it did not commit is rolled back at the end. That of a GET is meant to read.
+    """One session per request; what was not committed is rolled back at the end. That of a GET is meant to read.
 
-    In a WebSocket too, where that may be in an hour: until then a connection of the pool is taken, and whatever it has
-    locked stays so. Where it waits for its client, write `async with sessionmaker() as session` around each use.
+    In a WebSocket, the end may be an hour later; until then the session occupies a pooled connection and keeps what it
+    has locked. If it waits for its client, write `async with sessionmaker() as session` around each use instead.
     """
     async with sessionmaker() as session:
         if request.scope.get("method") in SAFE_METHODS:

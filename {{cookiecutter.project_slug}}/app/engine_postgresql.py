@@ -17,14 +17,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 MIGRATION_LOCK = 7_420_311_885  # any number, but always the same
 LOOK_INTERVAL = 0.1  # seconds
-LONGEST = 2_147_483  # seconds, as PostgreSQL counts milliseconds in 32 bits
-CONNECT_TIMEOUT = 5  # seconds; each request waits as long for a host that says nothing
+LONGEST_TIMEOUT = 2_147_483  # seconds, as PostgreSQL counts milliseconds in 32 bits
+CONNECT_TIMEOUT = 5  # seconds; each request waits this long for a host that does not answer
 
 
-# Beginnings of SQLSTATE: no connection, no resources, a lock that others hold, an operator or a restart; and what may
-# succeed when it is done again, after a deadlock or among serializable transactions.
-OUTAGES = ("08", "53", "55P03", "57P", "40P01", "40001")
-# SQLAlchemy passes on what goes wrong while it connects as it is.
+# SQLSTATE prefixes.
+OUTAGES = (
+    "08",  # no connection
+    "53",  # no resources
+    "55P03",  # a lock that others hold
+    "57P",  # an operator, or a restart
+    "40P01",  # a deadlock; may succeed when it is tried again
+    "40001",  # a conflict of serializable transactions; the same
+)
+# Errors while connecting pass through SQLAlchemy unwrapped.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
 
@@ -35,13 +41,13 @@ class EngineSettings(BaseSettings):
     database_pool_size: int = Field(default=5, ge=1, description="connections that stay open")
     database_max_overflow: int = Field(default=10, ge=0, description="more, while they are needed")
     database_statement_timeout: float = Field(
-        default=30, ge=0, le=LONGEST, description="seconds; 0 is none"
+        default=30, ge=0, le=LONGEST_TIMEOUT, description="seconds; 0 is none"
     )
     database_lock_timeout: float = Field(
-        default=10, ge=0, le=LONGEST, description="seconds; 0 is none"
+        default=10, ge=0, le=LONGEST_TIMEOUT, description="seconds; 0 is none"
     )
     database_idle_transaction_timeout: float = Field(
-        default=60, ge=0, le=LONGEST, description="seconds; 0 is none"
+        default=60, ge=0, le=LONGEST_TIMEOUT, description="seconds; 0 is none"
     )
 
 
@@ -55,17 +61,17 @@ def create_engine(url: str, **options: Any) -> AsyncEngine:
 
 
 def _replace_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """A connection that the server has closed in the meantime is replaced, not handed out.
+    """Replaces a connection that the server has closed, instead of handing it out.
 
-    The driver knows it by itself; SQLAlchemy's `pool_pre_ping` would ask the server in every request.
+    The driver knows about it; SQLAlchemy's `pool_pre_ping` would ask the server in every request.
     """
     if connection.driver_connection.is_closed():
         raise DisconnectionError
 
 
 def _leave_standby(context: Any) -> None:
-    """Connections to a server that only reads are replaced: the address may lead to another one now. A transaction of the
-    application's own that only reads is something else."""
+    """Replaces connections to a read-only server: the address may lead to another one by now. A transaction that the
+    application itself made read-only is a different case."""
     error = context.original_exception.__cause__
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and context.connection is not None:
         driver: Any = context.connection.connection.driver_connection
@@ -74,7 +80,7 @@ def _leave_standby(context: Any) -> None:
 
 
 def _hide_values(context: ExceptionContext) -> None:
-    """Takes away what PostgreSQL and its driver quote of a row or a value that they refuse: an address, or a hash."""
+    """Removes the values (addresses, hashes) that PostgreSQL and its driver quote when they refuse a row."""
     cause: Any = getattr(context.original_exception, "__cause__", None)
     errors = list(filter(None, (context.sqlalchemy_exception, context.original_exception)))
     for error in errors:
@@ -83,12 +89,12 @@ def _hide_values(context: ExceptionContext) -> None:
         cause.detail = None
     is_of_syntax = isinstance(cause, asyncpg.PostgresSyntaxError) and bool(context.parameters)
     if isinstance(cause, asyncpg.DataError) or is_of_syntax:  # of a search, for example
-        # Only the driver says in one language where the value is.
+        # Only the driver's own message is always in English.
         argument = re.match(r"invalid input for query argument \$\d+", str(cause))
         where = argument[0] if argument else cause.sqlstate
         for error in (*errors, cause):
             error.args = (f"{type(cause).__name__} ({where})",)
-        cause.__cause__ = cause.__context__ = None  # of Python's, which quotes it as well
+        cause.__cause__ = cause.__context__ = None  # Python's own errors, which quote it as well
 
 
 def engine_options(settings: EngineSettings) -> dict[str, Any]:
@@ -112,9 +118,9 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database cannot work, whatever it is asked."""
+    """Whether the database cannot work, whatever the statement."""
     state: str = getattr(error, "sqlstate", None) or ""
-    # What a migration has changed under a prepared statement is prepared anew the next time.
+    # A statement that a migration has outdated is prepared again the next time.
     is_outdated = isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
     return isinstance(error, ConnectionError) or state.startswith(OUTAGES) or is_outdated
 
@@ -126,14 +132,14 @@ def is_table_missing(error: BaseException | None) -> bool:
 async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(*args, **options)
-    except OSError as error:  # of whatever kind, a time-out too
+    except OSError as error:  # of any kind, including a time-out
         raise ConnectionError("the server cannot be reached") from error
     except asyncpg.PostgresError as error:
         raise ConnectionError(f"the server refuses the connection: {error}") from error
 
 
 def tables_of_others(connection: Connection) -> set[str]:
-    """Those that no model describes: of extensions, and partitions."""
+    """Tables that no model describes: those of extensions, and partitions."""
     return set(connection.exec_driver_sql(TABLES_OF_OTHERS).scalars())
 
 
@@ -153,10 +159,10 @@ MIGRATION_OPTIONS = {"transaction_per_migration": True}
 
 @contextmanager
 def one_migration(connection: Connection) -> Iterator[None]:
-    """Of two instances that start, the second one waits until the migrations of the first are through.
+    """If two instances start at once, the second one waits until the first has migrated.
 
-    It asks again and again: what waits in a statement has a transaction open, for which `CREATE INDEX CONCURRENTLY`
-    would wait in turn.
+    It polls: waiting in a statement would keep a transaction open, for which `CREATE INDEX CONCURRENTLY` would wait in
+    turn.
     """
     while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})").scalar():
         connection.commit()

@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 DRIVER_TIMEOUT = 5.0  # seconds, where nothing else is said
 
 
-# What is wrong with the file, its disk or its lock, and not with the statement.
+# Something is wrong with the file, its disk or its lock, and not with the statement.
 OUTAGES = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
@@ -58,7 +58,7 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database cannot work, whatever it is asked."""
+    """Whether the database cannot work, whatever the statement."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in OUTAGES
 
@@ -68,7 +68,7 @@ def is_table_missing(error: BaseException | None) -> bool:
 
 
 def tables_of_others(connection: Connection) -> set[str]:
-    """Those that no model describes: virtual ones, as full text search has them, and what they consist of."""
+    """Tables that no model describes: virtual ones, as full text search has them, and their shadow tables."""
     tables = connection.exec_driver_sql("PRAGMA table_list")
     return {table.name for table in tables if table.type in ("virtual", "shadow")}
 
@@ -79,7 +79,7 @@ MIGRATION_OPTIONS = {"transactional_ddl": True, "render_as_batch": True}
 
 @contextmanager
 def one_migration(connection: Connection) -> Iterator[None]:
-    """Of two instances that start, the second one waits until the migrations of the first are through.
+    """If two instances start at once, the second one waits until the first has migrated.
 
     To alter a table, Alembic copies and drops it, which would delete the rows that refer to it.
     """
@@ -108,9 +108,9 @@ def _reset(connection: DBAPIConnection, _entry: ConnectionPoolEntry, state: Pool
 
 
 class Writers:
-    """Lets those of this process write in turn, first come, first served.
+    """Lets the writers of this process take turns, first come, first served.
 
-    SQLite lets a writer try again and again, and with many of them one may never come in.
+    SQLite has each writer retry on its own, and among many of them one may never get in.
     """
 
     def __init__(self, timeout: float) -> None:

@@ -45,7 +45,7 @@ class AppError(Exception):
 
 
 def path_in_app(scope: Scope) -> str:
-    """Without what a proxy has it under, where that was left in or put before it again."""
+    """The path without the proxy's prefix, whether the proxy left it in or it was added again."""
     root: str = scope.get("app_root_path", scope.get("root_path", ""))
     path: str = scope["path"]
     return path.removeprefix(root) if path.startswith(f"{root}/") else path
@@ -61,7 +61,7 @@ NAMES = {
 
 
 def names_of(status: int) -> tuple[str, str]:
-    """The code and the title of a status, also of one that only some proxy knows."""
+    """The code and the title of a status, even of a non-standard one."""
     try:
         standard = HTTPStatus(status)
     except ValueError:
@@ -83,7 +83,7 @@ class ProblemResponse(JSONResponse):
 
 
 def leaf_errors(error: Exception) -> Iterator[Exception]:
-    """The error itself, or those of which a group consists, however deep."""
+    """The error itself, or all errors of a group, however deeply nested."""
     if isinstance(error, ExceptionGroup):
         for inner in error.exceptions:
             yield from leaf_errors(inner)
@@ -104,7 +104,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> ProblemResponse:
-    """The response itself, for what cannot raise an `AppError`. `members` are added to the document."""
+    """The response itself, for code that cannot raise an `AppError`. `members` are added to the document."""
     name, title = names_of(status)
     problem = Problem(title=title, status=status, code=code or name, detail=detail)
     response = ProblemResponse(
@@ -120,8 +120,8 @@ def problem(
 def answers(app: FastAPI, *kinds: type[Error]) -> Callable[[Respond[Error]], Respond[Error]]:
     """Decorates what makes a response of such errors.
 
-    A WebSocket that is open gets no response any more: it is closed with 4000 and the status, as in 4404, and the
-    `code` as the reason.
+    An open WebSocket gets no response: it is closed with 4000 plus the status, such as 4404, and the `code` as the
+    reason.
     """
 
     def decorate(respond: Respond[Error]) -> Respond[Error]:
@@ -144,7 +144,7 @@ def answers(app: FastAPI, *kinds: type[Error]) -> Callable[[Respond[Error]], Res
 
 
 class OutageError(Exception):
-    """Something that the service cannot do without is away."""
+    """Something that the service cannot do without is unavailable."""
 
 
 def report_error(error: Exception) -> None:
@@ -152,7 +152,7 @@ def report_error(error: Exception) -> None:
     if isinstance(error, ResponseValidationError):
         for problem in error.errors():  # which it quotes
             problem.pop("input", None)
-    if isinstance(error, OutageError):  # there may be very many
+    if isinstance(error, OutageError):  # there may be very many, so no traceback
         logger.error("%s", error)
     else:
         logger.error("unexpected error", exc_info=error)

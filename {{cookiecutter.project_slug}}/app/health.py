@@ -1,4 +1,4 @@
-"""Two questions for whoever runs this service: is it alive, and can it work?"""
+"""Two questions of an orchestrator: is this process alive, and can it work?"""
 
 import asyncio
 from functools import cache
@@ -22,15 +22,15 @@ async def live() -> dict[str, str]:
 
 
 async def ready(request: Request) -> dict[str, str]:
-    """The database answers too, and has been migrated; and the process goes on."""
+    """The database answers and has been migrated, and the process is not shutting down."""
     if request.app.state.shutdown.is_set():
-        raise AppError(503, "SHUTTING_DOWN", "This process ends.")
-    # Not `asyncio.timeout`: to cancel what waits for a frozen server may take as long again.
+        raise AppError(503, "SHUTTING_DOWN", "This process is shutting down.")
+    # Not `asyncio.timeout`: cancelling a query on a frozen server may take as long again.
     look = asyncio.create_task(_revision())
     done, _ = await asyncio.wait([look], timeout=READY_TIMEOUT)
     if not done:
         look.cancel()
-        raise AppError(503, "DATABASE_TIMEOUT", "The database does not answer in time.")
+        raise AppError(503, "DATABASE_TIMEOUT", "The database did not answer in time.")
     try:
         revision = look.result()
     except (SQLAlchemyError, OSError) as error:
@@ -55,7 +55,7 @@ async def _revision() -> str | None:
 
 @cache
 def outdated_revisions() -> frozenset[str]:
-    """All but the newest. One that is not known here is newer, as while the next version is deployed."""
+    """All known ones but the newest. An unknown one is newer, as while the next version is deployed."""
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory(str(MIGRATIONS))
@@ -65,6 +65,6 @@ def outdated_revisions() -> frozenset[str]:
 
 
 def install_health(app: FastAPI) -> None:
-    # Routes of the application itself: to look into a router would take `live` a sixth longer.
+    # Routes of the application itself: through a router, `live` would take a sixth longer.
     app.get("/health/live", tags=["health"])(live)
     app.get("/health/ready", tags=["health"], responses=problem_responses(503))(ready)

@@ -60,9 +60,9 @@ def missing_headers(scope: Scope, present: dict[bytes, bytes]) -> list[tuple[byt
 
 
 class NamedHosts:
-    """Requests under another name are refused, but for probes, which ask for an address.
+    """Refuses requests under unknown host names, except for probes, which use an IP address.
 
-    Starlette's middleware decides it; its own refusal would be plain text.
+    Starlette's middleware decides: it calls `accept` for a known name. Its own refusal, plain text, is dropped.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: list[str]) -> None:
@@ -82,14 +82,41 @@ class NamedHosts:
         if not is_known:
             check = TrustedHostMiddleware(accept, self.allowed_hosts, www_redirect=False)
             await check(scope, receive, send_nothing)
-        refusal = "The API is not called by this name."
+        refusal = "This host name is not allowed."
         chosen = self.app if is_known else problem(400, refusal, code="UNKNOWN_HOST")
         await chosen(scope, receive, send)
 
 
+class HeadAsGet:
+    """Answers HEAD where GET is answered, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        head_is_sent = asyncio.Event()  # and with it all that the client wants
+
+        async def send_head(message: Message) -> None:
+            if head_is_sent.is_set():
+                return
+            if message["type"] != "http.response.start":
+                head_is_sent.set()
+                message = {"type": message["type"], "body": b"", "more_body": False}
+            await send(message)
+
+        # A copy: the server looks into the original to decide whether a body may follow.
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self.app(as_get, partial(receive_until, head_is_sent, receive), send_head)
+        finally:
+            scope.update(as_get, method="HEAD")  # the log wants to know the route
+
+
 class Conventions:
-    """HEAD is answered where GET is, no NUL and no huge body gets further, and errors that nobody has
-    foreseen are answered like any other, and reported once.
+    """No NUL and no huge body gets further, and unforeseen errors are answered like any other, and reported once.
 
     Starlette would answer them and raise them again, so that the server logs them a second time and
     closes the connection, with the next request of the client on it.
@@ -105,49 +132,38 @@ class Conventions:
             return
         method, app = scope["method"], scope["app"]
         has_started = is_complete = False
-        head_is_sent = asyncio.Event()  # and with it all that the client of a HEAD wants
 
         async def send_and_note(message: Message) -> None:
             nonlocal has_started, is_complete
             if message["type"] == "http.response.start":
                 has_started = True
             else:
-                if method == "HEAD":
-                    if head_is_sent.is_set():
-                        return
-                    head_is_sent.set()
-                    message = {"type": message["type"], "body": b"", "more_body": False}
                 is_complete = not message.get("more_body", False)
             await send(message)
 
         inner = self.app if method in SAFE_METHODS else self.limited_app
         if holds_nul(scope):
-            inner = problem(400, "The URL holds a NUL.")
+            inner = problem(400, "The URL contains a NUL character.")
         elif method not in SAFE_METHODS and announced_size(scope) > self.limited_app.max_body_size:
             # Starlette's middleware would refuse it as plain text.
             inner = problem(413, "The body of the request is too large.")
-        as_get = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
-            if method == "HEAD":
-                receive = partial(receive_until, head_is_sent, receive)
-            await inner(as_get, receive, send_and_note)
-            if method == "HEAD":
-                scope.update(as_get, method=method)  # the log wants to know the route
+            await inner(scope, receive, send_and_note)
         except Exception as error:
-            # In the middle of its body. When the response is complete, it is a mistake to read the body.
+            # In the middle of its body. Once the response is complete, reading the body is a mistake.
             has_left = isinstance(error, ClientDisconnect) and not is_complete
             if not has_started:
                 answer = problem(500, "Something went wrong on our side.")
                 if has_left:  # nobody reads it, but it is in the log
-                    answer = problem(499, "The client has gone.")
+                    answer = problem(499, "The client disconnected.")
                 await answer(scope, receive, send_and_note)
-            # A response that has begun and not ended is broken off by the server, so that the client sees it.
+            # The server breaks off a response that has begun and not ended, so that the client notices.
             if not has_left:
                 app.state.report_error(error)
 
 
 async def receive_until(is_done: asyncio.Event, receive: Receive) -> Message:
-    """What the client says; when there is nothing more to send, that it has gone, so that a stream ends."""
+    """The client's next message, or a disconnect once nothing more will be sent, so that a stream ends."""
     waiting = asyncio.ensure_future(is_done.wait())
     receiving = asyncio.ensure_future(receive())
     try:
@@ -159,7 +175,7 @@ async def receive_until(is_done: asyncio.Event, receive: Receive) -> Message:
 
 
 def holds_nul(scope: Scope) -> bool:
-    """No database could look for it."""
+    """Which no database could look for."""
     return "\0" in scope["path"] or b"%00" in scope["query_string"]
 
 
@@ -171,6 +187,7 @@ def announced_size(scope: Scope) -> int:
 
 def install_conventions(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Conventions, max_body_size=settings.max_body_size)
+    app.add_middleware(HeadAsGet)
     if settings.cors_origins:
         from fastapi.middleware.cors import CORSMiddleware
 

@@ -36,12 +36,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.jobs_in_process:
             await resources.enter_async_context(running_worker(app))
         if settings.environment != "test":
-            gc.freeze()  # what is loaded stays: to look through it time and again costs up to a tenth
+            gc.freeze()  # what is loaded stays; to scan it again and again costs up to a tenth
         yield
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application; without `settings`, they come from the environment and from `.env`."""
+    """The application; by default, its settings come from the environment and from `.env`."""
     settings = settings or load_settings()
     app = FastAPI(
         title={{ cookiecutter.__project_name_literal }},

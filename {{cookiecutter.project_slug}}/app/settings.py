@@ -31,6 +31,8 @@ MINIMUM_SECRET_LENGTH = 32
 
 DEVELOPMENT_DATABASE = "{{ cookiecutter.__database_url }}"
 TEN_YEARS = 315_360_000  # seconds
+IMPLICIT_TLS_PORT = 465
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 REDIS_TIMEOUT = 0.5  # seconds; after that, each process counts by itself
 
 # The weakest Argon2id parameters that OWASP's Password Storage Cheat Sheet accepts.
@@ -39,35 +41,33 @@ MINIMUM_ARGON2_MEMORY_COST = 19_456  # KiB
 
 
 Part = TypeVar("Part")
-Listed = Annotated[
-    list[Part],
-    NoDecode,
-    BeforeValidator(
-        lambda value: (
-            [part.strip() for part in value.split(",") if part.strip()]
-            if isinstance(value, str)
-            else value
-        )
-    ),
-]
-# What is empty is not set, as where a compose file has `${SMTP_USERNAME:-}`.
+
+
+def split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Listed = Annotated[list[Part], NoDecode, BeforeValidator(split)]
+# An empty value counts as unset, as where a compose file has `${SMTP_USERNAME:-}`.
 OrUnset = Annotated[Part | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 def check_database_url(url: str) -> str:
-    # What is wrong is said without the value, which holds a password.
+    # The message leaves out the value, which contains a password.
     driver = DEVELOPMENT_DATABASE.partition(":")[0]
     try:
         is_ours = make_url(url).drivername == driver
     except (ArgumentError, ValueError):
         is_ours = False
     if not is_ours:
-        raise ValueError(f"it is no URL of a database that begins with {driver}://")
+        raise ValueError(f"it is not the URL of a database, which begins with {driver}://")
     return url
 
 
 def redis_storage(url: str) -> Any:
-    """Where tries are counted. It connects when it is first used."""
+    """Where attempts are counted. It connects when it is first used."""
     from limits.storage import storage_from_string  # 0.2 s
 
     timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
@@ -81,8 +81,8 @@ def check_redis_url(url: str) -> str:
         redis_storage(url)
     except Exception:  # of many kinds, some with the password
         raise ValueError(
-            "it is no URL like redis://:password@host:6379/0, in which / @ : of a password are %2F %40 %3A, "
-            "or like redis+sentinel://host:26379/name-of-the-service"
+            "it is not a URL like redis://:password@host:6379/0 (write / @ : in a password as %2F %40 %3A) "
+            "or redis+sentinel://host:26379/name-of-the-service"
         ) from None
     return url
 
@@ -90,7 +90,7 @@ def check_redis_url(url: str) -> str:
 def check_host(host: str) -> str:
     host = host.lower()
     if not re.fullmatch(r"\*|(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
-        raise ValueError(f"`{host}` is no name like api.example.com or *.example.com, nor *")
+        raise ValueError(f"`{host}` is not a host name such as api.example.com, *.example.com or *")
     return host
 
 
@@ -100,7 +100,7 @@ def check_origin(origin: str) -> str:
         return origin
     origin = origin.lower().rstrip("/")
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/@?#*\s]+", origin):
-        raise ValueError(f"`{origin}` is no origin like https://app.example.com, nor *")
+        raise ValueError(f"`{origin}` is not an origin such as https://app.example.com or *")
     return origin
 
 
@@ -150,9 +150,11 @@ class Settings(EngineSettings):
 
     docs: OrUnset[bool] = Field(default=None, description="unset: everywhere but in production")
     cors_origins: Listed[Origin] = Field(default=[], description="separated by commas")
-    allowed_hosts: Listed[Host] = Field(default=["*"], description="separated by commas")
+    allowed_hosts: Listed[Host] = Field(
+        default=["*"], min_length=1, description="separated by commas"
+    )
     redis_url: OrUnset[RedisURL] = Field(
-        default=None, description="counts tries for several processes"
+        default=None, description="counts attempts for several processes"
     )
     throttle_login: Rate = "10/minute"
     throttle_register: Rate = "20/hour"
@@ -161,7 +163,7 @@ class Settings(EngineSettings):
         default=True, description="false where `python -m app worker` runs them"
     )
     shutdown_delay: float = Field(
-        default=1, ge=0, le=3600, description="seconds in which a process that is to end says so"
+        default=1, ge=0, le=3600, description="seconds for which a stopping process announces it"
     )
     max_body_size: int = Field(default=1_048_576, gt=0, description="bytes")
 
@@ -175,9 +177,17 @@ class Settings(EngineSettings):
     def has_docs(self) -> bool:
         return self.environment != "production" if self.docs is None else self.docs
 
+    @property
+    def is_development(self) -> bool:
+        return self.environment in ("development", "test")
+
+    @property
+    def smtp_begins_encrypted(self) -> bool:
+        return self.smtp_tls or self.smtp_port == IMPLICIT_TLS_PORT
+
     @model_validator(mode="after")
     def refuse_weak_secrets(self) -> Self:
-        if self.environment in ("development", "test"):
+        if self.is_development:
             return self
         secret = self.secret_key.get_secret_value()
         if secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH:
@@ -204,10 +214,27 @@ class Settings(EngineSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def refuse_mail_without_encryption(self) -> Self:
+        if self.smtp_begins_encrypted and self.smtp_starttls:
+            raise ValueError(
+                "SMTP_STARTTLS is for a connection that begins without encryption; "
+                f"remove it, or SMTP_TLS and port {IMPLICIT_TLS_PORT}"
+            )
+        is_encrypted = self.smtp_begins_encrypted or self.smtp_starttls
+        if self.smtp_username and not (
+            is_encrypted or self.is_development or self.smtp_host in LOOPBACK
+        ):
+            raise ValueError(
+                "the password of SMTP_USERNAME would be sent unencrypted; set SMTP_STARTTLS (usual on port 587) or "
+                f"SMTP_TLS to true, or SMTP_PORT to {IMPLICIT_TLS_PORT}"
+            )
+        return self
+
 
 @cache
 def load_settings() -> Settings:
-    """The settings of this process; what is wrong with them ends it in plain words."""
+    """The settings of this process. Wrong ones end it, with a message that says what is wrong."""
     try:
         return Settings()
     except ValidationError as error:
@@ -217,7 +244,9 @@ def load_settings() -> Settings:
         ]
         raise SystemExit("The settings are not valid.\n  " + "\n  ".join(lines)) from None
     except UnicodeDecodeError:
-        raise SystemExit("The settings cannot be read: `.env`, or a secret, is no UTF-8.") from None
+        raise SystemExit("The settings cannot be read: `.env` or a secret is not UTF-8.") from None
+    except OSError as error:
+        raise SystemExit(f"The settings cannot be read: {error}") from None
 
 
 async def get_settings(connection: HTTPConnection) -> Settings:

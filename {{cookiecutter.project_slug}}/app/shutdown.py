@@ -21,8 +21,8 @@ def install_shutdown(app: FastAPI) -> None:
 
 @contextmanager
 def announcing_shutdown(app: FastAPI) -> Iterator[None]:
-    """Meanwhile, SIGTERM comes to the server `SHUTDOWN_DELAY` seconds later than it was sent. Until then
-    `/health/ready` answers 503, and the others are answered, each on a connection that ends with it.
+    """Delays SIGTERM on its way to the server by `SHUTDOWN_DELAY` seconds. Until then `/health/ready` answers 503, and
+    other requests are answered as usual, each with its connection closed afterwards.
 
     A second signal goes straight to the server.
     """
@@ -49,8 +49,7 @@ def announcing_shutdown(app: FastAPI) -> Iterator[None]:
 
 
 async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncGenerator[Item]:
-    """For a response that has no end of its own: it ends when the process does, and the client sees that
-    it has ended, instead of a connection that breaks."""
+    """For an endless response: it ends when the process does, in order, instead of with a broken connection."""
     stopped = asyncio.ensure_future(app.state.shutdown.wait())
     try:
         while True:

@@ -1,6 +1,6 @@
-"""Limits to tries (to log in, to register, to have mails sent): for each address that is named, and each client.
+"""Limits on attempts (to log in, to register, to have mails sent), for each address that is named and each client.
 
-In memory; in Redis or Valkey where `REDIS_URL` names one, for several processes.
+In memory, or, for several processes, in Redis or Valkey where `REDIS_URL` names one.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEW = 1000  # keys that are kept without a look at which of them no longer count
+KEPT_UNCHECKED = 1000  # keys that may be there before those that no longer count are dropped
 
 
 class Memory:
-    """The tries that this process has counted, in windows that move.
+    """The attempts that this process has counted, in windows that move.
 
-    That of `limits` goes through all clients after each try, which whoever has many addresses can make long, and by a
-    clock that may be set back, which would shut out everybody for as long.
+    The memory storage of `limits` scans all clients after each attempt, which anybody with many addresses can make
+    slow, and its clock may be set back, which locks everybody out for as long.
     """
 
     def __init__(self) -> None:
         self._ends: dict[str, deque[float]] = {}
-        """When the tries of a key no longer count, the first one first."""
-        self._most = FEW
+        """When the attempts of a key no longer count, the first one first."""
+        self._most = KEPT_UNCHECKED
 
     def hit(self, item: "RateLimitItem", *identifiers: str) -> float | None:
-        """Counts a try. Returns the seconds until the next one is possible; `None` if this one is."""
+        """Counts an attempt. Returns `None` if it is allowed, else the seconds until the next one is."""
         now = time.monotonic()
         ends = self._ends.setdefault(item.key_for(*identifiers), deque())
         while ends and ends[0] <= now:
@@ -50,7 +50,7 @@ class Memory:
         ends.append(now + item.get_expiry())
         if len(self._ends) > self._most:
             self._ends = {key: ends for key, ends in self._ends.items() if ends and ends[-1] > now}
-            self._most = max(FEW, 2 * len(self._ends))
+            self._most = max(KEPT_UNCHECKED, 2 * len(self._ends))
         return None
 
 
@@ -67,13 +67,13 @@ class Throttle:
         self._redis: MovingWindowRateLimiter | None = None
 
     async def check(self, action: str, rate: str, address: str, client: str) -> None:
-        """Counts a try; `AppError` 429 for one too many. An empty `rate` allows everything."""
+        """Counts an attempt; raises `AppError` 429 for one too many. An empty `rate` allows everything."""
         if not rate:
             return
         import limits  # 0.2 s
 
         item = limits.parse(rate)
-        # A client that is refused takes no try away from the owner of the address.
+        # A client that is refused takes no attempt away from the owner of the address.
         for kind, who in (("client", client), ("address", address)):
             # No address is kept in Redis, nor in a list of its slow commands.
             key = hashlib.sha256(f"{kind}:{who}".encode(errors="replace")).hexdigest()
@@ -83,7 +83,7 @@ class Throttle:
                 raise AppError(
                     429,
                     "TOO_MANY_TRIES",
-                    f"There were too many tries. The next one is possible in {seconds} s.",
+                    f"Too many attempts. Try again in {seconds} s.",
                     headers={"Retry-After": str(seconds)},
                 )
 
@@ -125,7 +125,7 @@ async def get_throttled(connection: HTTPConnection) -> Throttled:
 
 
 def client_network(host: str) -> str:
-    """The address; of IPv6, its /64 network, as whoever has one of its addresses has them all."""
+    """The address; for IPv6 its /64 network, since a client that has one of its addresses has them all."""
     try:
         address = ip_address(host)
     except ValueError:  # of a Unix socket, there is none

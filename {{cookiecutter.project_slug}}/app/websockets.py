@@ -67,7 +67,7 @@ class WebSocketConventions:
 
         # Starlette's own keeps the state of both sides.
         socket = WebSocket(scope, receive_and_note, send_and_note)
-        inner = problem(400, "The URL holds a NUL.") if holds_nul(scope) else self.app
+        inner = problem(400, "The URL contains a NUL character.") if holds_nul(scope) else self.app
         try:
             await inner(scope, socket.receive, send_or_deny)
             if socket.application_state is WebSocketState.CONNECTING:

@@ -1,4 +1,4 @@
-"""The request or the job that the present code works for: its id, its user, its SQL statements. For the log."""
+"""The request or job that the current code works for: its id, its user, its SQL statements. For the log."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 
 @dataclass(slots=True)
 class Work:
-    """What is done for one request, or for one job."""
+    """One request or one job."""
 
     id: str
     user_id: uuid.UUID | None = None
@@ -24,7 +24,7 @@ CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
 
 @contextmanager
 def working(work_id: str) -> Iterator[Work]:
-    """Everything that is logged meanwhile, in tasks too, has this id."""
+    """Everything logged meanwhile, also in tasks, has this id."""
     work = Work(work_id)
     token = CURRENT.set(work)
     try:
@@ -34,7 +34,7 @@ def working(work_id: str) -> Iterator[Work]:
 
 
 def note_user(user_id: uuid.UUID) -> None:
-    """Says who has asked for what is being done."""
+    """Notes who sent the request."""
     if work := CURRENT.get():
         work.user_id = user_id
 
@@ -45,6 +45,6 @@ def count_statement(*_args: Any) -> None:
 
 
 def count_statements() -> None:
-    """From now on, whoever works is told how many SQL statements that has taken. 0.3 us each."""
+    """From now on, SQL statements are counted for each request and job, at 0.3 us each."""
     if not event.contains(Engine, "before_cursor_execute", count_statement):
         event.listen(Engine, "before_cursor_execute", count_statement)

@@ -151,7 +151,7 @@ async def test_name_of_a_status_is_that_of_the_standard(
 
 
 async def test_status_without_a_name() -> None:
-    document = json.loads(bytes(problem(499, "The client has gone.").body))
+    document = json.loads(bytes(problem(499, "The client disconnected.").body))
 
     assert (document["code"], document["title"]) == ("STATUS_499", "Status 499")
 

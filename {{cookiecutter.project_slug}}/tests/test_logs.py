@@ -61,6 +61,22 @@ async def test_line_of_a_head_request(
     assert lines()[0]["message"] == "HEAD /api/v1/users/me 200"
 
 
+async def test_line_of_a_head_request_that_fails(
+    settings: Settings, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    app = create_app(settings)
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("a bug")
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.head("/crash")
+
+    assert lines()[-1]["message"] == "HEAD /crash 500"
+
+
 async def test_path_without_a_route_is_not_logged(
     client: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -54,6 +55,7 @@ def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.Monke
         ("ACCESS_TOKEN_LIFETIME", "99999999999999"),
         ("REDIS_URL", "redis://:pa55word@cache"),
         ("ALLOWED_HOSTS", "*.a.*"),
+        ("ALLOWED_HOSTS", ""),
         ("ALLOWED_HOSTS", "example.com:8000"),
         ("CORS_ORIGINS", "https://*.example.com"),
         ("ALLOWED_HOSTS", "api.example.com,*example.com"),
@@ -104,6 +106,32 @@ def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not settings.logs_json
 
 
+MAIL_SERVER = {"smtp_host": "mail.example.com", "smtp_username": "api", "smtp_port": 587}
+
+
+@pytest.mark.parametrize("port", [{"smtp_port": 465}, {"smtp_tls": True}])
+def test_encryption_begins_once(port: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="SMTP_STARTTLS"):
+        Settings(smtp_starttls=True, **port)
+
+
+def test_mail_server_gets_no_password_in_clear() -> None:
+    values: dict[str, Any] = {"environment": "production", "secret_key": GOOD_SECRET}
+    values |= STRONG_HASHING | MAIL_SERVER
+    with pytest.raises(ValidationError, match="SMTP_USERNAME"):
+        Settings(**values)
+
+    for different in (
+        {"smtp_port": 465},
+        {"smtp_starttls": True},
+        {"smtp_tls": True},
+        {"smtp_host": "localhost"},
+        {"smtp_username": None},
+        {"environment": "development"},
+    ):
+        Settings(**values | different)
+
+
 def test_origins_are_those_of_browsers() -> None:
     typed = ["http://localhost:3000/", "https://App.example.com", "http://[::1]:80", "null", "*"]
     sent = ["http://localhost:3000", "https://app.example.com", "http://[::1]:80", "null", "*"]
@@ -118,6 +146,17 @@ def test_file_in_another_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     load_settings.cache_clear()
 
     with pytest.raises(SystemExit, match="UTF-8"):
+        load_settings()
+
+
+def test_file_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Settings:
+        raise PermissionError(13, "Permission denied", ".env")
+
+    monkeypatch.setattr(app.settings, "Settings", refuse)
+    load_settings.cache_clear()
+
+    with pytest.raises(SystemExit, match=r"cannot be read.*\.env"):
         load_settings()
 
 

@@ -125,7 +125,7 @@ async def test_counts_by_itself_while_redis_is_away(
     throttle = Throttle(settings.model_copy(update={"redis_url": "redis://redis"}))
 
     await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
-    with pytest.raises(Exception, match="too many"):
+    with pytest.raises(Exception, match="Too many"):
         await throttle.check("login", "1/minute", "ada@example.com", "127.0.0.1")
 
     assert "throttling in memory (OSError)" in caplog.text
@@ -192,7 +192,7 @@ class TestMemory:
     def test_forgets_who_no_longer_counts(
         self, now: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(app.throttle, "FEW", 3)
+        monkeypatch.setattr(app.throttle, "KEPT_UNCHECKED", 3)
         memory, item = Memory(), limits.parse("1/minute")
         for number in range(9):
             assert memory.hit(item, str(number)) is None

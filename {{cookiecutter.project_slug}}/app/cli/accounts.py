@@ -25,30 +25,30 @@ EmailArgument = Annotated[str, typer.Argument(help="The e-mail address of the ac
 @cli.command()
 @with_database
 async def create_superuser(email: EmailArgument) -> None:
-    """Make an account that may do everything, or an account one that may.
+    """Create a superuser, or make an existing account one.
 
-    The password is asked for, or read from standard input. That of an account that is there stays.
+    The password is asked for, or read from standard input; an existing account keeps its own.
     """
     async with sessionmaker() as session:
         manager = UserManager(UserDatabase(session, User), load_settings())
         user = await manager.user_db.get_by_email(email)
         if user is None:
             await session.commit()  # nothing is locked while somebody types
-            account = UserCreate(
-                email=email, password=read_password(), is_superuser=True, is_verified=True
-            )
+            # A wrong address is refused before anybody types a password.
+            account = UserCreate(email=email, password="", is_superuser=True, is_verified=True)
+            account.password = read_password()
             try:
                 await manager.create(account)
             except InvalidPasswordException as error:
                 fail(str(error.reason))
             except UserAlreadyExists:
                 fail(f"Somebody has just opened an account for {email}. Try again.")
-            typer.echo(f"{account.email} is a superuser now.")
+            typer.echo(f"{account.email} is now a superuser.")
         elif user.is_superuser and user.is_active:
-            typer.echo(f"{user.email} is a superuser already.")
+            typer.echo(f"{user.email} is already a superuser.")
         else:
             await manager.user_db.update(user, {"is_superuser": True, "is_active": True})
-            typer.echo(f"{user.email} is a superuser now, with the password of before.")
+            typer.echo(f"{user.email} is now a superuser; the password is unchanged.")
 
 
 def read_password() -> str:
@@ -67,15 +67,19 @@ def list_by_default(context: typer.Context) -> None:
 @users.command("list")
 @with_database
 async def list_users() -> None:
-    """Show all accounts: a line each, with what is special about them."""
+    """List all accounts, one per line, with anything unusual about them."""
     async with reading_session() as session:
         for user in await session.scalars(select(User).order_by(User.__table__.c.email)):
-            marks = {
-                "superuser": user.is_superuser,
-                "inactive": not user.is_active,
-                "unverified": not user.is_verified,
-            }
-            typer.echo("  ".join([user.email, *(mark for mark, holds in marks.items() if holds)]))
+            show(user)
+
+
+def show(user: User) -> None:
+    marks = {
+        "superuser": user.is_superuser,
+        "inactive": not user.is_active,
+        "unverified": not user.is_verified,
+    }
+    typer.echo("  ".join([user.email, *(mark for mark, holds in marks.items() if holds)]))
 
 
 async def change(email: str, name: str, value: bool) -> None:
@@ -84,7 +88,7 @@ async def change(email: str, name: str, value: bool) -> None:
         user = await store.get_by_email(email)
         if user is None:
             fail(f"There is no account for {email}.")
-        await store.update(user, {name: value})
+        show(await store.update(user, {name: value}))
 
 
 @users.command()
@@ -97,7 +101,7 @@ async def activate(email: EmailArgument) -> None:
 @users.command()
 @with_database
 async def deactivate(email: EmailArgument) -> None:
-    """Let somebody in no more, also with a token."""
+    """Lock somebody out; existing tokens stop working too."""
     await change(email, "is_active", False)
 
 
@@ -111,5 +115,5 @@ async def promote(email: EmailArgument) -> None:
 @users.command()
 @with_database
 async def demote(email: EmailArgument) -> None:
-    """Make a superuser a user like any other."""
+    """Make a superuser an ordinary user."""
     await change(email, "is_superuser", False)

@@ -1,4 +1,4 @@
-"""The database: its schema, and data to begin with."""
+"""The database: its schema, and example data."""
 
 import asyncio
 import time
@@ -29,9 +29,9 @@ def migrate(
         float, typer.Option(min=0, help="Seconds to wait for the database to answer.")
     ] = 30,
 ) -> None:
-    """Bring the database to the newest revision. Many may do so at once.
+    """Bring the database to the newest revision; several processes may do so at once.
 
-    One that is newer than this version stays as it is, so that one can go back to this version.
+    A database that is newer than this version is left alone, so that you can go back to this version.
     """
     from alembic import command
     from alembic.config import Config
@@ -54,7 +54,7 @@ def migrate(
 
 
 def refused_at(error: Exception) -> Iterator[str]:
-    """The line of the migration, and what it has sent."""
+    """The line of the migration, and the statement it sent."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(MIGRATIONS)]
     for frame in ours[-1:]:
@@ -82,13 +82,13 @@ async def wait_for_database(url: str, seconds: float) -> None:
 @cli.command()
 @with_database
 async def seed() -> None:
-    """Add example data, all of it or none; what is there already stays as it is."""
+    """Add example data, all of it or none; existing data is left alone."""
     from app.examples import EXAMPLES
 
     if load_settings().environment == "production":
-        fail("This is production, which gets no example data.")
+        fail("No example data is added in production.")
     async with sessionmaker() as session:
         for add_examples in EXAMPLES:
             await add_examples(session)
         await session.commit()
-    typer.echo("The examples are there.")
+    typer.echo("The example data is in the database.")

@@ -12,12 +12,12 @@ from app.cli.program import cli, fail
 from app.logs import logging_config
 from app.settings import load_settings
 
-# Requests in flight may take as long; with the delay and the jobs it is less than the 10 s of a container.
+# How long requests in flight may take; with the delay and the jobs, less than the 10 s after which containers are killed.
 GRACE = 6  # seconds
 
 APPLICATION = Path(__file__).parents[1]
 
-# A rolling restart is given up when a new process takes longer to start; uvicorn's 5 s are few for a small
+# A rolling restart is given up when a new process takes longer to start; uvicorn's 5 s are not enough in a small
 # container that serves meanwhile.
 START_TIMEOUT = 60  # seconds
 
@@ -30,26 +30,26 @@ def serve(
         int, typer.Option(envvar="WEB_CONCURRENCY", min=1, help="Processes that share the port.")
     ] = 1,
     root_path: Annotated[
-        str, typer.Option(envvar="ROOT_PATH", help="What a proxy takes away from each path.")
+        str, typer.Option(envvar="ROOT_PATH", help="Path prefix that a proxy strips.")
     ] = "",
-    reload: Annotated[bool, typer.Option("--reload", help="Start anew on every change.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart on every change.")] = False,
 ) -> None:
     """Serve requests, and run jobs unless JOBS_IN_PROCESS=false.
 
-    Whom to believe who the client is, behind a proxy: FORWARDED_ALLOW_IPS (127.0.0.1 by default).
+    Behind a proxy, FORWARDED_ALLOW_IPS names the proxies to trust (127.0.0.1 by default).
     """
     import uvicorn
 
     from app.cli.supervisor import notice_ends
 
     if root_path and not root_path.startswith("/"):
-        fail("ROOT_PATH, or --root-path, begins with `/`.")
+        fail("ROOT_PATH, or --root-path, must begin with `/`.")
     notice_ends()
     settings = load_settings()  # what is wrong with them is said once, not by every process
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"
-    # It has handlers of its own, and raises at the end what they have caught: the first process of a container, which has
-    # one for its start, is to end in peace as any other.
+    # uvicorn re-raises at its end the signals it caught. PID 1, which has a handler for its start, must end as cleanly as
+    # any other process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     uvicorn.run(
         "app.main:create_app",
@@ -76,6 +76,6 @@ def worker() -> None:
     from app.jobs.worker import work
     from app.main import create_app
 
-    # The service itself may have been told to leave jobs to others: to this program.
+    # The service itself may have been told to leave jobs to this program.
     settings = load_settings().model_copy(update={"jobs_in_process": True})
     asyncio.run(work(create_app(settings)))

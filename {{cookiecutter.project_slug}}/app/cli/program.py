@@ -33,7 +33,7 @@ def fail(reason: str) -> NoReturn:
 
 @contextmanager
 def in_plain_words() -> Iterator[None]:
-    """What a database or a value is refused for is a sentence, not a traceback."""
+    """Reports what a database or a value was refused for as a sentence, not as a traceback."""
     try:
         yield
     except BrokenPipeError:  # of whoever reads the output, as `head` does
@@ -46,7 +46,7 @@ def in_plain_words() -> Iterator[None]:
 
 
 def said_by(error: Exception) -> str:
-    """What the database itself says; SQLAlchemy puts the name of a class before it."""
+    """The database's own message; SQLAlchemy puts the name of a class before it."""
     original = getattr(error, "orig", None) or error
     return str(original.__cause__ or original)
 
@@ -58,7 +58,7 @@ def in_words(problem: Mapping[str, Any]) -> str:
 
 
 def with_database(function: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:
-    """Makes an async function a command, which has a database."""
+    """Makes an async function a command that has a database."""
 
     async def call(*args: Any, **options: Any) -> None:
         settings = load_settings()

@@ -1,4 +1,4 @@
-"""What the service is told, and what it tells."""
+"""The settings, and the document of the API."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from app.cli.program import cli, fail
 from app.settings import SECRETS, Settings, load_settings
 
-# Of URLs.
+# In URLs.
 PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*(?=@)")
 SECRETS_OF_QUERY = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ def settings(
         bool, typer.Option("--check", help="Say nothing if they are valid; else fail.")
     ] = False,
 ) -> None:
-    """Show the settings as they are in effect, where each comes from, and no secrets."""
+    """Show the settings in effect and where each comes from, without secrets."""
     effective = load_settings()
     if check:
         return
@@ -34,7 +34,7 @@ def settings(
 
 
 def described(effective: Settings) -> Iterator[tuple[str, str, str]]:
-    """Of each setting its variable, its value, and where that comes from."""
+    """For each setting, its variable, its value, and where that comes from."""
     environment = {name.upper() for name in os.environ}
     file = Settings.model_config.get("env_file")
     in_file = {name.upper() for name in dotenv_values(str(file))} if file else set()
@@ -51,7 +51,7 @@ def described(effective: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def shown(value: Any) -> str:
-    """As it would be written, but for secrets."""
+    """The value as one would write it, with secrets masked."""
     if isinstance(value, SecretStr):
         return str(value)
     if isinstance(value, list):
@@ -69,7 +69,7 @@ def openapi(
         Path | None, typer.Option(help="The file to write; standard output by default.")
     ] = None,
 ) -> None:
-    """Write the document of the API, for those who call it."""
+    """Write the OpenAPI document, for clients of the API."""
     from app.main import create_app
 
     document = json.dumps(create_app().openapi(), indent=2, ensure_ascii=False)

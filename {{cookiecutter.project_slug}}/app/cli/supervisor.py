@@ -10,11 +10,11 @@ from uvicorn.supervisors import multiprocess
 
 
 class NoticedProcess(multiprocess.Process):
-    """A process whose end is noticed at once, and which notices the end of who has started it.
+    """A process whose death is noticed at once, and which notices the death of its parent.
 
-    uvicorn asks each of them whether it lives, over a pipe of which it keeps the other end: of one that has just died
-    it would wait for an answer, for as long as a new one may take to start, and hear no signal meanwhile. And those whose
-    parent was killed would go on, on a port that nobody else can have then.
+    uvicorn pings each process over a pipe whose far end it keeps open itself, so it would wait for the answer of a dead
+    one as long as a new one may take to start, deaf to signals. Children of a killed parent would live on and hold the
+    port.
     """
 
     def start(self) -> None:

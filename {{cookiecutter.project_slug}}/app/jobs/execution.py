@@ -1,4 +1,4 @@
-"""One try of a job: who takes it, what becomes of it."""
+"""One attempt at a job: which process takes it, and what becomes of it."""
 
 import asyncio
 import logging
@@ -25,19 +25,19 @@ LONGEST_DELAY = timedelta(hours=6)
 
 
 class JobFailedError(Exception):
-    """A job was tried for the last time, and its row stays, with `last_error`; or it has ended itself."""
+    """The last attempt at a job failed (its row stays, with `last_error`), or the job ended itself."""
 
 
 def delay(attempts: int) -> timedelta:
-    """Until the next try: 5 s, 20 s, 80 s, and so on."""
+    """Until the next attempt: 5 s, 20 s, 80 s, and so on."""
     return min(timedelta(seconds=5 * 4 ** min(attempts - 1, MAX_ATTEMPTS)), LONGEST_DELAY)
 
 
 async def claim() -> Job | None:
-    """A job that is due, which nobody else will take for `LEASE`.
+    """A job that is due, which no other process will take for `LEASE`.
 
-    What this version does not know is left to the one that has queued it, while one replaces the other. What nobody
-    knows fails in the end.
+    Unknown jobs are left to the version that queued them while a deployment replaces it; a job that no version knows
+    fails eventually.
     """
     now = utc_now()
     is_known = or_(Job.name.in_(JOBS), Job.run_at <= now - UNKNOWN_FOR)
@@ -47,6 +47,7 @@ async def claim() -> Job | None:
         .order_by(Job.run_at)
         .limit(1)
     )
+    # Looks without the lock of a writer. The rollback ends the transaction that only reads; the next one may write.
     async with reading_session() as session:
         if await session.scalar(due) is None:
             return None
@@ -62,7 +63,7 @@ async def claim() -> Job | None:
 
 
 async def execute(app: FastAPI, job: Job) -> Exception | None:
-    """Tries it once. Returns what went wrong."""
+    """Makes one attempt. Returns what went wrong."""
     try:
         await _try(app, job)
     except Exception as error:
@@ -74,7 +75,7 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
 
 
 async def _delete(job: Job) -> None:
-    """Waits for a database that is away, as long as nobody else takes the job, which would be run once more."""
+    """Keeps trying while the database is unavailable, until the lease ends and another process may run the job again."""
     while True:
         try:
             async with sessionmaker() as session:
@@ -90,7 +91,7 @@ async def _delete(job: Job) -> None:
 
 async def _try(app: FastAPI, job: Job) -> None:
     if job.attempts > MAX_ATTEMPTS:
-        raise JobFailedError("Every process that has tried it has died.")
+        raise JobFailedError("Every process that tried it died.")
     runner = asyncio.current_task()
     try:
         # In a task of its own: a job that cancels itself must not end the worker.
@@ -98,7 +99,7 @@ async def _try(app: FastAPI, job: Job) -> None:
     except asyncio.CancelledError as error:
         if runner is not None and runner.cancelling():
             raise  # the process ends, and another one takes the job
-        raise JobFailedError("It has raised CancelledError.") from error
+        raise JobFailedError("It raised CancelledError.") from error
 
 
 async def _call(app: FastAPI, job: Job) -> None:
@@ -107,7 +108,7 @@ async def _call(app: FastAPI, job: Job) -> None:
             async with asyncio.timeout(TIME_LIMIT):
                 await JOBS[job.name](Context(app, job.id), **job.arguments)
     except SystemExit as error:
-        raise JobFailedError("It has raised SystemExit.") from error
+        raise JobFailedError("It raised SystemExit.") from error
 
 
 async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
@@ -126,16 +127,16 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
         await session.commit()
     outcome = "given up" if has_failed else "postponed"
     jobs_tried.add(1, {"job": job.name, "outcome": outcome})
-    # What is wrong is in the row: it may hold an address, which a log must not.
-    logger.warning("job %s has failed (%s, try %d)", job.name, type(error).__name__, job.attempts)
+    # The message is in the row: it may contain an address, which a log must not.
+    logger.warning("job %s failed (%s, attempt %d)", job.name, type(error).__name__, job.attempts)
     if has_failed:
         app.state.report_error(
-            JobFailedError(f"{job.name} has failed {job.attempts} times; see the row {job.id}")
+            JobFailedError(f"{job.name} failed {job.attempts} times; see the row {job.id}")
         )
 
 
 def storable(text: str) -> str:
-    """Without what no database takes: an error quotes whatever somebody has sent."""
+    """Text that every database accepts; an error may quote anything that a client sent."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 

@@ -21,7 +21,7 @@ Client = TypeVar("Client")
 
 @dataclass(frozen=True)
 class Context:
-    """What a job is given beside its arguments. `id` is the same whenever the job is tried."""
+    """What a job is given besides its arguments. `id` is the same in every attempt."""
 
     app: FastAPI
     id: uuid.UUID
@@ -35,20 +35,20 @@ QUEUED = "queued jobs"
 
 JOBS: dict[str, Callable[..., Awaitable[None]]] = {}
 LISTENERS: set[Callable[[], None]] = set()
-"""Called when jobs were queued by this process; other processes look now and then."""
+"""Called when this process has queued jobs; other processes look now and then."""
 
 Function = Callable[Concatenate[Context, Arguments], Awaitable[None]]
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Under which its rows are kept."""
+    """The name in the rows of this job."""
     return f"{function.__module__}.{function.__qualname__}"
 
 
 def job(function: Function[Arguments]) -> Function[Arguments]:
-    """Decorates `async def name(context, **arguments)`. Arguments are kept as JSON: no secrets.
+    """Decorates `async def name(context, **arguments)`. The arguments are stored as JSON: no secrets.
 
-    The job may run twice, if its process or the database dies at the wrong moment, so what it does should bear that.
+    The job may run twice, if its process or the database dies at the wrong moment; it should cope with that.
     """
     JOBS[name_of(function)] = function
     return function
@@ -71,11 +71,9 @@ def enqueue_at(
     *args: Arguments.args,
     **arguments: Arguments.kwargs,
 ) -> None:
-    """The same, for a job that is not to run before this moment."""
+    """The same, for a job that must not run before this moment."""
     if args:
-        raise TypeError(
-            "The arguments of a job have names: write `enqueue(session, job, name=...)`."
-        )
+        raise TypeError("Pass the arguments of a job by name: `enqueue(session, job, name=...)`.")
     name = name_of(function)
     if name not in JOBS:
         raise TypeError(f"{name} is not a job: write `@job` before it.")

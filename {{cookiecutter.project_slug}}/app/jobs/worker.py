@@ -1,4 +1,4 @@
-"""Runs jobs: in the service itself, or in processes of their own, any number of them at once."""
+"""Runs jobs, in the service itself or in separate processes, any number of them at once."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from app.telemetry import is_wanted
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 4  # jobs at once in one process
-POLL_INTERVAL = 1.0  # seconds between looks for what other processes have queued
+POLL_INTERVAL = 1.0  # seconds; other processes may have queued jobs
 MEASURE_INTERVAL = 10.0  # seconds
 STOP_TIMEOUT = 2.0  # seconds for running jobs to end, when the service does
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,7 +38,7 @@ class Worker:
             LISTENERS.discard(self._has_news.set)
 
     def stop(self) -> None:
-        """No further job is begun."""
+        """Begins no further job."""
         self._stopping.set()
         self._has_news.set()
 
@@ -50,7 +50,7 @@ class Worker:
                 if job is not None:
                     await execute(self.app, job)
             except Exception as error:  # most likely the database is away
-                if self._complaint is not type(error):  # else it has been said
+                if self._complaint is not type(error):  # else it was said before
                     logger.warning("jobs have to wait (%s)", type(error).__name__)
                 self._complaint = type(error)
             else:
@@ -77,7 +77,7 @@ async def wait(event: asyncio.Event, seconds: float) -> None:
 
 
 async def work(app: FastAPI) -> None:
-    """Runs jobs in a process of their own, until it is told to stop."""
+    """Runs jobs in this process, until it is told to stop."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -92,7 +92,7 @@ async def work(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def running_worker(app: FastAPI) -> AsyncIterator[Worker]:
-    """Runs jobs meanwhile. Those that take too long to end are left to another process."""
+    """Runs jobs meanwhile. Jobs that take too long at the end are left to another process."""
     worker = Worker(app)
     task = asyncio.create_task(worker.run())
     try:

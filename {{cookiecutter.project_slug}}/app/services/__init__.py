@@ -26,8 +26,8 @@ PROVIDERS: dict[str, Provider[Any]] = {}
 def provider(build: Build[Client]) -> Provider[Client]:
     """Turns `async def get_<service>(app) -> Client` into a dependency.
 
-    A client that has to be closed is yielded, as in `async with connect() as client: yield client`. What comes
-    after that happens when the application ends.
+    A client that has to be closed is yielded, as in `async with connect() as client: yield client`. The code after
+    the `yield` runs when the application ends.
 
     The client is built once for each application. An override in `app.dependency_overrides` would
     do for the tests too, but a single one makes FastAPI inspect every dependency of every request
@@ -74,6 +74,6 @@ class Services:
         return await made
 
     async def close(self) -> None:
-        """Closes what was yielded, the newest first."""
+        """Closes the clients that were yielded, the newest first."""
         self._clients.clear()
         await self._open.aclose()

@@ -14,7 +14,6 @@ from app.settings import Settings
 from app.telemetry import mails_sent
 
 TIMEOUT = 10  # seconds
-IMPLICIT_TLS_PORT = 465
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class EmailSender(Protocol):
 
 
 class SMTPEmailSender:
-    """Port 465 is encrypted from the start; elsewhere `smtp_starttls` says whether it has to be. The
-    server's certificate is verified in both."""
+    """Verifies the server's certificate wherever a connection is encrypted."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,7 +48,7 @@ class SMTPEmailSender:
                 self.message(email),
                 hostname=settings.smtp_host,
                 port=settings.smtp_port,
-                use_tls=settings.smtp_port == IMPLICIT_TLS_PORT or settings.smtp_tls,
+                use_tls=settings.smtp_begins_encrypted,
                 start_tls=settings.smtp_starttls,
                 cert_bundle=settings.smtp_ca_file,
                 username=settings.smtp_username,

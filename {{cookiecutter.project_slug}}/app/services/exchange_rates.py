@@ -15,7 +15,7 @@ from app.services import provider
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 3.0  # seconds for the whole answer, however slowly it comes
+DEADLINE = 3.0  # seconds for the whole answer, however slowly it arrives
 FRESH = 3600.0  # seconds; rates are made once a day
 STALE = 86400.0  # seconds in which an old rate is better than none
 LONGEST_ANSWER = 100_000  # bytes
@@ -23,17 +23,17 @@ LONGEST_ANSWER = 100_000  # bytes
 
 class ExchangeRates(Protocol):
     async def rate(self, base: str, quote: str) -> Decimal:
-        """How much of `quote` one unit of `base` is worth; `AppError` when nobody can say."""
+        """How much of `quote` one unit of `base` is worth; raises `AppError` if nobody can say."""
 
 
 class Answer(BaseModel):
-    """What matters of the answer. A `Decimal` keeps the digits that a float would lose."""
+    """The part of the answer that matters. A `Decimal` keeps the digits that a float would lose."""
 
     rates: dict[str, Annotated[Decimal, Field(gt=0, lt=10**12, allow_inf_nan=False)]]
 
 
 class HTTPExchangeRates:
-    """Asks once for each pair in an hour, however many want to know it at the same time."""
+    """Asks at most once an hour for each pair, however many requests want to know it at the same time."""
 
     def __init__(self, http_client: httpx2.AsyncClient, url: str) -> None:
         self.http_client = http_client
@@ -52,14 +52,14 @@ class HTTPExchangeRates:
         except AppError as error:
             if age > STALE or error.status != 503:
                 raise
-            logger.warning("exchange rates cannot be reached; those of %d s ago are used", age)
+            logger.warning("no exchange rates available; those of %d s ago are used", age)
             return known
 
     async def _ask_once(self, pair: tuple[str, str]) -> Decimal:
         if pair not in self._asking:
             self._asking[pair] = asyncio.create_task(self._ask(*pair))
             self._asking[pair].add_done_callback(lambda _: self._asking.pop(pair))
-        # Whoever stops waiting does not stop it for the others.
+        # A request that stops waiting does not stop it for the others.
         return await asyncio.shield(self._asking[pair])
 
     async def _ask(self, base: str, quote: str) -> Decimal:
@@ -68,7 +68,7 @@ class HTTPExchangeRates:
                 rate = Answer.model_validate_json(await self._read(base, quote)).rates[quote]
         except (httpx2.HTTPError, TimeoutError, ValidationError, KeyError, OSError) as error:
             raise AppError(
-                503, "EXCHANGE_RATES_UNAVAILABLE", "The exchange rates cannot be reached now."
+                503, "EXCHANGE_RATES_UNAVAILABLE", "Exchange rates are currently unavailable."
             ) from error
         self._known[base, quote] = monotonic(), rate
         return rate

@@ -20,7 +20,7 @@ from app.work import note_user
 
 
 class TokenStrategy(JWTStrategy[User, uuid.UUID]):
-    """Tokens that end with the password they were made under: they bear the user's `token_version`."""
+    """Tokens that end when the password changes: they carry the user's `token_version`."""
 
     async def write_token(self, user: User) -> str:
         claims = {"sub": str(user.id), "aud": self.token_audience, "version": user.token_version}
@@ -71,7 +71,7 @@ async def websocket_user(socket: WebSocket, strategy: StrategyDep, settings: Set
         manager = UserManager(UserDatabase(session, User), settings)
         user = await strategy.read_token(bearer_token(socket), manager)
     if user is None or not user.is_active:
-        raise HTTPException(401, "Only for users who are logged in.")
+        raise HTTPException(401, "Only for logged-in users.")
     return user
 
 

@@ -33,12 +33,12 @@ async def send_verification_token(context: Context, email: str) -> None:
 @job
 async def tell_about_registration(context: Context, email: str) -> None:
     """Somebody has registered with an address that is taken, and was not told."""
-    text = "Somebody has tried to open an account with this address, which has one already."
-    await _send(context, email, "You have an account already", text)
+    text = "Somebody has tried to open an account with this address, which already has one."
+    await _send(context, email, "You already have an account", text)
 
 
 async def _find(context: Context, email: str) -> tuple[UserManager, User | None]:
-    # The session ends here: none is open while the mail server is waited for.
+    # The session ends here: none is open while the mail server takes its time.
     async with sessionmaker() as session:
         manager = UserManager(UserDatabase(session, User), context.app.state.settings)
         return manager, await manager.user_db.get_by_email(email)

@@ -26,16 +26,19 @@ from app.users.models import User
 from app.users.schemas import UserCreate, UserUpdate
 from app.users.store import UserDatabase, deleted
 
-HOW_TO_CHANGE = "To change it, send your present password as `current_password`."
+HOW_TO_CHANGE = (
+    "To change your password or address, send your current password as `current_password`."
+)
+BAD_TOKEN = (jwt.PyJWTError, KeyError, InvalidID, UserNotExists)
 
 
 class ChangedMeanwhileError(Exception):
-    """What gave somebody the right to change an account is not so any more."""
+    """What a change was based on no longer holds."""
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
-    """No transaction is open while a password is hashed. So others may change the account meanwhile, and whatever is
-    decided by it is looked at again before something is written, with the row locked."""
+    """No transaction is open while a password is hashed, so the account may change meanwhile; whatever a decision was
+    based on is checked again, with the row locked, before anything is written."""
 
     user_db: UserDatabase
 
@@ -46,10 +49,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         self.settings = settings
         self.throttle = throttle
         self._expected: dict[str, Any] = {}
-        """What the account has to be like when it is changed."""
-        secret = settings.secret_key.get_secret_value()
-        self.reset_password_token_secret = secret
-        self.verification_token_secret = secret
+        """Values that the account must still have when it is changed."""
+        self._secret = settings.secret_key.get_secret_value()
+        self.reset_password_token_secret = self.verification_token_secret = self._secret
 
     async def hash(self, password: str) -> str:
         await self.user_db.session.commit()
@@ -91,7 +93,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
     async def create(  # type: ignore[override]
         self, user_create: UserCreate, safe: bool = False, request: Request | None = None
     ) -> User:
-        """Takes as long for an address that is taken: the index says so, after the hashing."""
+        """Takes as long for a taken address: only the index refuses it, after the hashing."""
         await self.validate_password(user_create.password, user_create)
         values = (
             user_create.create_update_dict() if safe else user_create.create_update_dict_superuser()
@@ -160,32 +162,30 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         await self.user_db.update(user, {"token_version": user.token_version + 1})
 
     def reset_token(self, user: User) -> str:
-        """For one new password, while the present one and the address stay."""
-        claims = {
-            "sub": str(user.id),
-            "email": user.email,
-            "version": user.token_version,
-            "aud": self.reset_password_token_audience,
-        }
+        """Good for one new password, while the password and the address are unchanged."""
+        audience = self.reset_password_token_audience
         lifetime = self.reset_password_token_lifetime_seconds
-        return generate_jwt(claims, self.reset_password_token_secret, lifetime)
+        return self._token(user, audience, lifetime, version=user.token_version)
 
     def verification_token(self, user: User) -> str:
-        claims = {
-            "sub": str(user.id),
-            "email": user.email,
-            "aud": self.verification_token_audience,
-        }
+        audience = self.verification_token_audience
         lifetime = self.verification_token_lifetime_seconds
-        return generate_jwt(claims, self.verification_token_secret, lifetime)
+        return self._token(user, audience, lifetime)
+
+    def _token(self, user: User, audience: str, lifetime: int, **more: Any) -> str:
+        claims = {"sub": str(user.id), "email": user.email, "aud": audience, **more}
+        return generate_jwt(claims, self._secret, lifetime)
+
+    async def _named_by(self, token: str, audience: str) -> tuple[User, dict[str, Any]]:
+        """The user, and the claims of the token; raises one of `BAD_TOKEN`."""
+        claims = decode_jwt(token, self._secret, [audience])
+        return await self.get(self.parse_id(claims["sub"])), claims
 
     async def verify(self, token: str, request: Request | None = None) -> User:
-        audience = [self.verification_token_audience]
         try:
-            claims = decode_jwt(token, self.verification_token_secret, audience)
-            user = await self.get(self.parse_id(claims["sub"]))
+            user, claims = await self._named_by(token, self.verification_token_audience)
             await self.user_db.lock(user)
-        except (jwt.PyJWTError, KeyError, InvalidID, UserNotExists) as error:
+        except BAD_TOKEN as error:
             raise InvalidVerifyToken from error
         if claims.get("email") != user.email:
             raise InvalidVerifyToken
@@ -198,11 +198,9 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
     async def reset_password(
         self, token: str, password: str, request: Request | None = None
     ) -> User:
-        audience = [self.reset_password_token_audience]
         try:
-            claims = decode_jwt(token, self.reset_password_token_secret, audience)
-            user = await self.get(self.parse_id(claims["sub"]))
-        except (jwt.PyJWTError, KeyError, InvalidID, UserNotExists) as error:
+            user, claims = await self._named_by(token, self.reset_password_token_audience)
+        except BAD_TOKEN as error:
             raise InvalidResetPasswordToken from error
         if (claims.get("email"), claims.get("version")) != (user.email, user.token_version):
             raise InvalidResetPasswordToken

@@ -23,40 +23,44 @@ Result = TypeVar("Result")
 MINIMUM_LENGTH = 8
 MAXIMUM_LENGTH = 128
 MINIMUM_DIFFERENT = 4  # characters
+LONG_WITHOUT_LETTERS = 16  # characters; shorter ones are dates and telephone numbers
 COMMON = Path(__file__).with_name("common_passwords.txt")
 
 
-def _stand_back() -> None:
+def _lower_priority() -> None:
     # On Linux, niceness belongs to a thread, and to those of Argon2, which it starts; elsewhere to the whole process.
     if sys.platform == "linux":  # pragma: no branch
         os.nice(10)
 
 
-# As many at once as there are cores: a hash takes one of them, and a lot of memory. Whoever waits for
-# the event loop comes first.
+# As many at once as there are cores: a hash takes one of them, and a lot of memory. The event loop comes first.
 EXECUTOR = ThreadPoolExecutor(
-    os.cpu_count(), thread_name_prefix="passwords", initializer=_stand_back
+    os.cpu_count(), thread_name_prefix="passwords", initializer=_lower_priority
 )
 
 
 def check(password: str, email: str) -> None:
-    """Raises `InvalidPasswordException` for what is tried first by whoever tries to get in."""
+    """Raises `InvalidPasswordException` for passwords that attackers try first."""
     if re.search("[\ud800-\udfff]", password):
-        raise InvalidPasswordException("A password holds no halves of characters.")
+        raise InvalidPasswordException("The password contains an invalid character.")
     if len(password) < MINIMUM_LENGTH:
-        raise InvalidPasswordException(f"A password has at least {MINIMUM_LENGTH} characters.")
+        raise InvalidPasswordException(
+            f"A password must have at least {MINIMUM_LENGTH} characters."
+        )
     if len(password) > MAXIMUM_LENGTH:
-        raise InvalidPasswordException(f"A password has at most {MAXIMUM_LENGTH} characters.")
+        raise InvalidPasswordException(f"A password must have at most {MAXIMUM_LENGTH} characters.")
     simple = password.casefold()
     if email and email.lower() in simple:
-        raise InvalidPasswordException("A password does not contain the e-mail address.")
+        raise InvalidPasswordException("A password must not contain the e-mail address.")
     word = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", simple)  # "Password1!" is no better than "password"
-    if len(set(simple)) < MINIMUM_DIFFERENT or not word or {simple, word} & common_passwords():
-        raise InvalidPasswordException("The password is one of those that are tried first.")
+    has_word = word or len(simple) >= LONG_WITHOUT_LETTERS
+    is_common = {simple, word} & common_passwords()
+    if len(set(simple)) < MINIMUM_DIFFERENT or not has_word or is_common:
+        raise InvalidPasswordException("The password is too easy to guess.")
 
 
 class Bcrypt(BcryptHasher):
-    """For hashes from elsewhere. Whoever made them let 72 bytes count; releases of today refuse longer ones."""
+    """For imported hashes. They were made from the first 72 bytes; current bcrypt refuses longer passwords."""
 
     def verify(self, password: str | bytes, hash: str | bytes) -> bool:  # noqa: A002
         raw = password.encode() if isinstance(password, str) else password

@@ -63,12 +63,12 @@ async def login(
 
 @auth.post("/logout", status_code=204, responses=problem_responses(401))
 async def logout(_user: CurrentUser) -> None:
-    """Nothing but the answer to whoever forgets a token; it stays valid until it ends."""
+    """Does nothing but answer: the client forgets its token, which stays valid until it expires."""
 
 
 @auth.post("/logout-everywhere", status_code=204, responses=problem_responses(401))
 async def logout_everywhere(user: CurrentUser, manager: UserManagerDep) -> None:
-    """From now on no token of this user is valid, this one included."""
+    """Invalidates all tokens of this user, including this one."""
     await manager.log_out_everywhere(user)
 
 
@@ -114,14 +114,16 @@ async def reset_password(
     password: Annotated[Password, Body()],
     manager: UserManagerDep,
 ) -> None:
-    """Sets a new password. Nothing that was signed in before is so any more."""
+    """Sets a new password and ends all sessions."""
     try:
         await manager.reset_password(token, password, request)
     except InvalidPasswordException as error:
         refuse_password("RESET_PASSWORD_INVALID_PASSWORD", error)
     except (InvalidResetPasswordToken, UserInactive) as error:
         raise AppError(
-            400, "RESET_PASSWORD_BAD_TOKEN", "The token is wrong, was used, or has expired."
+            400,
+            "RESET_PASSWORD_BAD_TOKEN",
+            "The token is invalid, has been used, or has expired.",
         ) from error
 
 
@@ -147,10 +149,12 @@ async def verify(
     try:
         return await manager.verify(token, request)
     except InvalidVerifyToken as error:
-        raise AppError(400, "VERIFY_USER_BAD_TOKEN", "The token is wrong or too old.") from error
+        raise AppError(
+            400, "VERIFY_USER_BAD_TOKEN", "The token is invalid or has expired."
+        ) from error
     except UserAlreadyVerified as error:
         raise AppError(
-            400, "VERIFY_USER_ALREADY_VERIFIED", "The address is verified already."
+            400, "VERIFY_USER_ALREADY_VERIFIED", "The address is already verified."
         ) from error
 
 

@@ -81,7 +81,7 @@ class UserCreate(schemas.BaseUserCreate):
 class UserUpdate(schemas.BaseUserUpdate):
     """Only the fields that are sent are changed; none of them can be set to null.
 
-    Who changes the own address or password has to know the `current_password`.
+    Users who change their own address or password must send `current_password`.
     """
 
     password: Password = ABSENT
@@ -89,15 +89,4 @@ class UserUpdate(schemas.BaseUserUpdate):
     is_active: bool = ABSENT
     is_superuser: bool = ABSENT
     is_verified: bool = ABSENT
-    current_password: Annotated[str, Field(max_length=1000)] = ABSENT
-
-    def create_update_dict(self) -> dict[str, Any]:
-        return self._without_current(super().create_update_dict())  # type: ignore[no-untyped-call]
-
-    def create_update_dict_superuser(self) -> dict[str, Any]:
-        return self._without_current(super().create_update_dict_superuser())  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def _without_current(values: dict[str, Any]) -> dict[str, Any]:
-        values.pop("current_password", None)
-        return values
+    current_password: Annotated[str, Field(max_length=1000, exclude=True)] = ABSENT

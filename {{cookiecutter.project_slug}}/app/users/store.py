@@ -20,7 +20,7 @@ def deleted() -> AppError:
 
 
 class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
-    """Tells apart what can go wrong when a user is stored."""
+    """Distinguishes what can go wrong when a user is stored."""
 
     async def get_by_email(self, email: str) -> User | None:
         user: User | None = await self.session.scalar(
@@ -29,7 +29,7 @@ class UserDatabase(SQLAlchemyUserDatabase[User, uuid.UUID]):
         return user
 
     async def lock(self, user: User) -> None:
-        """Reads it again, or `UserNotExists`; until the next commit, nobody else can change it."""
+        """Reads it again, or raises `UserNotExists`; until the next commit, nobody else can change it."""
         try:
             await self.session.refresh(user, with_for_update=True)
         except InvalidRequestError as error:

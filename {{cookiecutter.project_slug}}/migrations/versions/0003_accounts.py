@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import context, op
+from alembic.util import CommandError
 
 revision = "0003"
 down_revision = "0002"
@@ -11,7 +12,7 @@ def upgrade() -> None:
     counted = "SELECT count(*) - count(DISTINCT lower(email)) FROM users"
     # `alembic upgrade --sql` only writes.
     if not context.is_offline_mode() and (twice := op.get_bind().scalar(sa.text(counted))):
-        raise RuntimeError(
+        raise CommandError(
             f"{twice} addresses of users differ from another one in upper and lower case only. "
             "Decide which accounts stay, and delete or rename the others; then migrate again."
         )
