@@ -272,6 +272,52 @@ def test_endless_head_is_refused(sqlite_project: Project, tmp_path: Path) -> Non
             assert b" 431 " in client.recv(100)
 
 
+def test_clients_that_do_not_read_hold_up_nobody(
+    each_project: Project, database_url: str, tmp_path: Path
+) -> None:
+    """They ask for more than fits into the buffers between, and for changes after that."""
+    with running(each_project, database_url, tmp_path) as service:
+        service.command("create-superuser", "ada@example.com", text=PASSWORD)
+        token = service.log_in("ada@example.com").json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        for number in range(100):
+            names = {"name": "x" * 200, "sku": f"SKU-{number}"}
+            product = {**names, "price": "1.00", "currency": "EUR"}
+            made = service.client.post("/api/v1/products", json=product, headers=headers)
+            assert made.status_code == 201, made.text
+        read = b"GET /api/v1/products?limit=100 HTTP/1.1\r\nHost: x\r\n\r\n"
+        write = (
+            b"POST /api/v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+            b"Authorization: Bearer %s\r\n\r\n" % token.encode()
+        )
+        count = 16 if each_project.database == "postgresql" else 1  # as it takes to use up what there is
+        clients = [deaf_client(service, (read + write) * 150) for _ in range(count)]
+        wait_until(lambda: is_quiet(service), 30)
+
+        assert readiness(service) == (200, None)
+        assert service.register("eve@example.com").status_code == 201
+        for client in clients:
+            client.close()
+        wait_until(lambda: is_quiet(service), 30)
+        assert "unexpected error" not in service.log.read_text()
+
+
+def deaf_client(service: Service, requests: bytes) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.connect(("127.0.0.1", service.port))
+    client.setblocking(False)
+    client.send(requests)
+    return client
+
+
+def is_quiet(service: Service) -> bool:
+    """Whether it has answered nothing for a while."""
+    before = service.log.stat().st_size
+    time.sleep(0.5)
+    return service.log.stat().st_size == before
+
+
 def test_many_logins_at_once(each_project: Project, database_url: str, tmp_path: Path) -> None:
     """Beside writers; passwords are hashed as in production."""
     production = {"ARGON2_TIME_COST": "3", "ARGON2_MEMORY_COST": "65536"}

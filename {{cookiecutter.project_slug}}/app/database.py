@@ -1,13 +1,14 @@
 """What every model and every request needs from the database."""
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI
+from fastapi.utils import is_body_allowed_for_status_code
 from sqlalchemy import (
     BigInteger,
     DateTime,
@@ -22,7 +23,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A00
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import KeyedColumnElement
+from sqlalchemy.util import greenlet_spawn
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine import (
     DRIVER_ERRORS,
@@ -128,8 +131,38 @@ def is_away(error: Exception) -> bool:
     return is_outage(getattr(error, "orig", None) or error)
 
 
-def install_database_errors(app: FastAPI) -> None:
-    """While the database is unavailable, full, or too busy, requests are answered with 503."""
+class ReleasedSessions:
+    """Releases the sessions of a request before its response is sent: a client that reads slowly, or not at all, must not
+    keep a connection or a lock. A stream may need them, so it keeps them to its end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sessions: list[Session] = []
+
+        async def release_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and is_whole(message):
+                for session in sessions:
+                    await session.release()
+            await send(message)
+
+        scope["sessions"] = sessions
+        await self.app(scope, receive, release_and_send)
+
+
+def is_whole(start: Message) -> bool:
+    """Whether the body of a response is there already, or there is none."""
+    headers = [name for name, _ in start.get("headers", ())]
+    return b"content-length" in headers or not is_body_allowed_for_status_code(start["status"])
+
+
+def install_database(app: FastAPI) -> None:
+    """Requests get sessions. While the database is unavailable, full, or too busy, they are answered with 503."""
+    app.add_middleware(ReleasedSessions)
 
     @answers(app, DBAPIError, TimeoutError, *DRIVER_ERRORS)
     def on_database_error(_connection: HTTPConnection, error: Exception) -> ProblemResponse:
@@ -147,10 +180,20 @@ def install_database_errors(app: FastAPI) -> None:
 
 
 class Session(AsyncSession):
+    """Ends its transactions even if the server is gone, which has rolled them back by itself."""
+
     async def close(self) -> None:
-        """Rolls back what was not committed; a server that is gone has done so by itself."""
+        await self._end(super().close())
+
+    async def release(self) -> None:
+        """Rolls back what was not committed and returns the connection. Objects stay as they are, which `rollback` would
+        expire."""
+        if (transaction := self.sync_session.get_transaction()) is not None:
+            await self._end(greenlet_spawn(transaction.close))
+
+    async def _end(self, ending: Awaitable[None]) -> None:
         try:
-            await super().close()
+            await ending
         except (DBAPIError, *DRIVER_ERRORS) as error:
             if not is_away(error):
                 raise
@@ -192,6 +235,7 @@ async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
     has locked. If it waits for its client, write `async with sessionmaker() as session` around each use instead.
     """
     async with sessionmaker() as session:
+        request.scope.get("sessions", []).append(session)
         if request.scope.get("method") in SAFE_METHODS:
             engine: Any = session.sync_session.bind
             session.sync_session.bind = engine.execution_options(read_only=True)

@@ -111,7 +111,10 @@ Origin = Annotated[str, AfterValidator(check_origin)]
 
 # As the library `limits` writes it; empty is no limit.
 Rate = Annotated[
-    str, Field(pattern=r"^(\d+\s*(/|per)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?)?$")
+    str,
+    Field(
+        pattern=r"^([0-9]+\s*(/|per)\s*([1-9][0-9]*\s*)?(second|minute|hour|day|month|year)s?)?$"
+    ),
 ]
 
 
@@ -187,9 +190,11 @@ class Settings(EngineSettings):
 
     @model_validator(mode="after")
     def refuse_weak_secrets(self) -> Self:
+        secret = self.secret_key.get_secret_value()
+        if not secret:
+            raise ValueError("SECRET_KEY is empty, and signs nothing")
         if self.is_development:
             return self
-        secret = self.secret_key.get_secret_value()
         if secret == DEVELOPMENT_SECRET or len(secret) < MINIMUM_SECRET_LENGTH:
             raise ValueError(
                 f"SECRET_KEY is the development default or shorter than "

@@ -34,6 +34,7 @@ from app.cli.database import MIGRATIONS
 from app.jobs.worker import STOP_TIMEOUT
 from app.settings import Settings, load_settings
 from app.users.models import User
+from app.users.passwords import get_password_helper
 from app.users.store import UserDatabase
 from testkit.databases import open_empty_database
 from testkit.isolation import Isolation
@@ -123,13 +124,15 @@ class TestAccounts:
         said = output(run("create-superuser", "Root@example.com", text=f"{PASSWORD}\n"))
         again = output(run("create-superuser", "root@example.com"))
 
-        assert said == "root@example.com is now a superuser.\n"
+        assert said == "root@example.com is now a superuser, with this password.\n"
         assert again == "root@example.com is already a superuser.\n"
         user = sync_session.scalars(select(User)).one()
         assert (user.is_superuser, user.is_verified) == (True, True)
 
     def test_account_becomes_a_superuser(self, run: Run, sync_session: Session) -> None:
-        sync_session.add(User(email="ada@example.com", hashed_password="x", is_active=False))
+        sync_session.add(
+            User(email="ada@example.com", hashed_password="x", is_active=False, is_verified=True)
+        )
         sync_session.commit()
 
         output(run("create-superuser", "ada@example.com"))
@@ -137,6 +140,22 @@ class TestAccounts:
         sync_session.expire_all()
         user = sync_session.scalars(select(User)).one()
         assert (user.is_superuser, user.is_active, user.hashed_password) == (True, True, "x")
+
+    def test_account_of_nobody_knows_whom_gets_a_new_password(
+        self, run: Run, sync_session: Session
+    ) -> None:
+        """A stranger may have registered the address before its owner."""
+        sync_session.add(User(email="ada@example.com", hashed_password="x"))
+        sync_session.commit()
+
+        assert "no password" in reason(run("create-superuser", "ada@example.com"))
+        output(run("create-superuser", "ada@example.com", text=f"\ufeff{PASSWORD}\r\n"))
+
+        sync_session.expire_all()
+        user = sync_session.scalars(select(User)).one()
+        assert (user.is_superuser, user.is_verified, user.token_version) == (True, True, 1)
+        helper = get_password_helper(load_settings())
+        assert helper.verify_and_update(PASSWORD, user.hashed_password)[0]
 
     @pytest.mark.parametrize(
         ("email", "text", "why"),
@@ -394,6 +413,43 @@ class TestProcesses:
         (answer,) = asyncio.run(answers(begin, part, part, part))
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert transport.close.called
+
+    def test_client_that_does_not_read_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(protocol, "WRITE_TIMEOUT", 0.02)
+        config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
+
+        async def is_left(*events: str) -> bool:
+            transport = Mock(**{"get_extra_info.return_value": None})
+            connection = protocol.PatientProtocol(config, ServerState(), {})
+            connection.connection_made(transport)
+            for event in events:
+                getattr(connection, event)()
+            await asyncio.sleep(0.04)
+            connection.connection_lost(None)
+            return bool(transport.abort.called)
+
+        assert asyncio.run(is_left("pause_writing"))
+        assert not asyncio.run(is_left("pause_writing", "resume_writing"))
+
+    def test_requests_of_a_client_that_has_gone_know_it(self) -> None:
+        """The first of several as well, which is being answered."""
+        begun: list[Any] = []
+
+        async def application(_scope: object, receive: Any, _send: object) -> None:
+            begun.append(receive.__self__)
+            await asyncio.Event().wait()
+
+        async def disconnect() -> None:
+            config = uvicorn.Config(application, log_config=None)
+            connection = protocol.PatientProtocol(config, ServerState(), {})
+            connection.connection_made(Mock(**{"get_extra_info.return_value": None}))
+            connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+            await asyncio.sleep(0)
+            connection.connection_lost(None)
+
+        asyncio.run(disconnect())
+
+        assert [cycle.disconnected for cycle in begun] == [True]
 
     def test_processes_that_end_are_noticed(self) -> None:
         supervisor.notice_ends()

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import delete
+from sqlalchemy import JSON, delete, literal_column, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,6 +40,10 @@ FORGOT = "/api/v1/auth/forgot-password"
 done: list[tuple[Any, str]] = []
 
 
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
 @job
 async def note(context: Context, text: str) -> None:
     done.append((context.id, text))
@@ -47,6 +51,8 @@ async def note(context: Context, text: str) -> None:
         raise OSError("no mail server")
     if text == "leaves":
         raise SystemExit(3)
+    if text == "panics":
+        raise Panic
     if text == "cancels itself":
         task = asyncio.current_task()
         assert task
@@ -195,7 +201,7 @@ async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: J
     assert await claim() is None
 
 
-@pytest.mark.parametrize("text", ["is cancelled", "cancels itself", "leaves"])
+@pytest.mark.parametrize("text", ["is cancelled", "cancels itself", "leaves", "panics"])
 async def test_that_ends_itself_has_failed(
     app: FastAPI, session: AsyncSession, jobs: Jobs, text: str
 ) -> None:
@@ -224,6 +230,37 @@ async def test_that_kills_its_process_is_given_up(
     (kept,) = await jobs.waiting()
     assert kept.failed_at
     assert "died" in (kept.last_error or "")
+
+
+async def test_arguments_that_nobody_can_read(
+    app: FastAPI, session: AsyncSession, jobs: Jobs
+) -> None:
+    """As after a change by hand: they hold up no other job."""
+    unreadable = literal_column(f"'[{'1' * 5000}]'", JSON)  # more digits than Python reads
+    session.add(Job(name=f"{__name__}.note", arguments={}, run_at=utc_now() - timedelta(days=1)))
+    await session.flush()
+    await session.execute(update(Job).values(arguments=unreadable))
+    await session.commit()
+    await queue(session)
+    for _ in range(2):
+        claimed = await claim()
+        assert claimed
+        await execute(app, claimed)
+
+    assert [text for _, text in done] == ["hello"]
+    kept = await session.scalar(select(Job.last_error))
+    assert kept
+    assert kept.startswith("ValueError")
+
+
+async def test_long_error_is_cut(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session)
+    jobs.fail(OSError("x" * 100_000))
+
+    await jobs.run()
+
+    (waiting,) = await jobs.waiting()
+    assert len(waiting.last_error or "") == 10_000
 
 
 async def test_error_that_no_database_takes(session: AsyncSession, jobs: Jobs) -> None:
@@ -329,7 +366,8 @@ async def test_many_workers_share_jobs(session: AsyncSession, jobs: Jobs) -> Non
 
     claimed = await asyncio.gather(*(claim() for _ in range(8)))
 
-    found = [job.arguments["text"] for job in claimed if job]
+    queued = {waiting.id: waiting.arguments["text"] for waiting in await jobs.waiting()}
+    found = [queued[job.id] for job in claimed if job]
     assert sorted(found) == ["0", "1", "2", "3", "4"]
 
 

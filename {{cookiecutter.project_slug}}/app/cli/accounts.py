@@ -13,7 +13,7 @@ from app.database import reading_session, sessionmaker
 from app.settings import load_settings
 from app.users.manager import UserManager
 from app.users.models import User
-from app.users.schemas import UserCreate
+from app.users.schemas import UserCreate, UserUpdate
 from app.users.store import UserDatabase
 
 users = typer.Typer(help="List and change accounts.", invoke_without_command=True)
@@ -27,35 +27,42 @@ EmailArgument = Annotated[str, typer.Argument(help="The e-mail address of the ac
 async def create_superuser(email: EmailArgument) -> None:
     """Create a superuser, or make an existing account one.
 
-    The password is asked for, or read from standard input; an existing account keeps its own.
+    The password is asked for, or read from standard input. An existing account keeps its own, unless its address was
+    never verified: somebody else may have registered it.
     """
     async with sessionmaker() as session:
         manager = UserManager(UserDatabase(session, User), load_settings())
         user = await manager.user_db.get_by_email(email)
-        if user is None:
-            await session.commit()  # nothing is locked while somebody types
-            # A wrong address is refused before anybody types a password.
-            account = UserCreate(email=email, password="", is_superuser=True, is_verified=True)
-            account.password = read_password()
-            try:
-                await manager.create(account)
-            except InvalidPasswordException as error:
-                fail(str(error.reason))
-            except UserAlreadyExists:
-                fail(f"Somebody has just opened an account for {email}. Try again.")
-            typer.echo(f"{account.email} is now a superuser.")
-        elif user.is_superuser and user.is_active:
+        if user is not None and user.is_superuser and user.is_active:
             typer.echo(f"{user.email} is already a superuser.")
-        else:
+            return
+        if user is not None and user.is_verified:
             await manager.user_db.update(user, {"is_superuser": True, "is_active": True})
             typer.echo(f"{user.email} is now a superuser; the password is unchanged.")
+            return
+        await session.commit()  # nothing is locked while somebody types
+        # A wrong address is refused before anybody types a password.
+        account = UserCreate(email=email, password="", is_superuser=True, is_verified=True)
+        account.password = read_password()
+        try:
+            if user is None:
+                await manager.create(account)
+            else:
+                await manager.update(UserUpdate(**account.model_dump()), user)
+        except InvalidPasswordException as error:
+            fail(str(error.reason))
+        except UserAlreadyExists:
+            fail(f"Somebody has just opened an account for {email}. Try again.")
+        typer.echo(f"{account.email} is now a superuser, with this password.")
 
 
 def read_password() -> str:
     if sys.stdin.isatty():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
-    return sys.stdin.readline().rstrip("\n") or fail("There is no password on standard input.")
+    # Files from elsewhere begin with a mark of their encoding, and end lines in their own way.
+    line = sys.stdin.readline().removeprefix("\ufeff").rstrip("\r\n")
+    return line or fail("There is no password on standard input.")
 
 
 @users.callback()

@@ -13,7 +13,7 @@ from app.logs import logging_config
 from app.settings import load_settings
 
 # How long requests in flight may take; with the delay and the jobs, less than the 10 s after which containers are killed.
-GRACE = 6  # seconds
+GRACE = 5  # seconds
 
 APPLICATION = Path(__file__).parents[1]
 

@@ -1,23 +1,30 @@
 """What uvicorn does not look after: how connections end, and how long a head may be."""
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from asyncio import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
+WRITE_TIMEOUT = 60.0  # seconds
 MAX_HEAD_SIZE = 65_536  # bytes; reads are not cut, so somewhat more may be kept
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields Too Large")
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Waits for requests that are about to arrive, and refuses those whose headers do not end.
+    """Waits for requests that are about to arrive, refuses those whose headers do not end, and leaves clients that
+    do not read.
 
-    uvicorn would close what is idle at once, and with it what a client has just sent, or is about to
-    send on a connection that it has just opened. And it would keep whatever is sent as headers.
+    uvicorn would close idle connections at once, and lose what a client has just sent, or is about to send on a
+    connection that it has just opened. It would keep whatever is sent as headers, and wait forever to send a response.
     """
 
     is_in_head = False
     head_size = 0
+    answered: RequestResponseCycle | None = None
+    giving_up: TimerHandle
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -33,6 +40,24 @@ class PatientProtocol(HttpToolsProtocol):
         if self.is_in_head and self.head_size > MAX_HEAD_SIZE and not self.transport.is_closing():
             self.transport.write(TOO_LARGE)
             self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.giving_up = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.giving_up.cancel()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells only the newest request of a client that has sent several at once.
+        if self.answered is not None and not self.answered.response_complete:
+            self.answered.disconnected = True
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         self.loop.call_later(PATIENCE, super().shutdown)

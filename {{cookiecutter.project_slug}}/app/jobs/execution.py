@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import traceback
-from datetime import timedelta
+import uuid
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from sqlalchemy import delete, func, or_, select, update
@@ -22,10 +24,20 @@ RETRY_INTERVAL = 0.5  # seconds
 UNKNOWN_FOR = timedelta(hours=1)  # a deployment is over by then
 MAX_ATTEMPTS = 10  # over about nineteen hours
 LONGEST_DELAY = timedelta(hours=6)
+LONGEST_ERROR = 10_000  # characters
 
 
 class JobFailedError(Exception):
     """The last attempt at a job failed (its row stays, with `last_error`), or the job ended itself."""
+
+
+class Claimed(NamedTuple):
+    """What is needed of a job before its arguments are read, which may be impossible."""
+
+    id: uuid.UUID
+    name: str
+    attempts: int
+    run_at: datetime
 
 
 def delay(attempts: int) -> timedelta:
@@ -33,7 +45,7 @@ def delay(attempts: int) -> timedelta:
     return min(timedelta(seconds=5 * 4 ** min(attempts - 1, MAX_ATTEMPTS)), LONGEST_DELAY)
 
 
-async def claim() -> Job | None:
+async def claim() -> Claimed | None:
     """A job that is due, which no other process will take for `LEASE`.
 
     Unknown jobs are left to the version that queued them while a deployment replaces it; a job that no version knows
@@ -52,17 +64,18 @@ async def claim() -> Job | None:
         if await session.scalar(due) is None:
             return None
         await session.rollback()
-        claimed: Job | None = await session.scalar(
+        claimed = await session.execute(
             update(Job)
             .where(Job.id == due.with_for_update(skip_locked=True).scalar_subquery())
             .values(attempts=Job.attempts + 1, run_at=utc_now() + LEASE)
-            .returning(Job)
+            .returning(Job.id, Job.name, Job.attempts, Job.run_at)
         )
+        row = claimed.one_or_none()
         await session.commit()
-        return claimed
+        return None if row is None else Claimed(*row)
 
 
-async def execute(app: FastAPI, job: Job) -> Exception | None:
+async def execute(app: FastAPI, job: Claimed) -> Exception | None:
     """Makes one attempt. Returns what went wrong."""
     try:
         await _try(app, job)
@@ -74,7 +87,7 @@ async def execute(app: FastAPI, job: Job) -> Exception | None:
     return None
 
 
-async def _delete(job: Job) -> None:
+async def _delete(job: Claimed) -> None:
     """Keeps trying while the database is unavailable, until the lease ends and another process may run the job again."""
     while True:
         try:
@@ -89,29 +102,33 @@ async def _delete(job: Job) -> None:
             await asyncio.sleep(RETRY_INTERVAL)
 
 
-async def _try(app: FastAPI, job: Job) -> None:
+async def _try(app: FastAPI, job: Claimed) -> None:
     if job.attempts > MAX_ATTEMPTS:
         raise JobFailedError("Every process that tried it died.")
+    async with reading_session() as session:
+        arguments = await session.scalar(select(Job.arguments).where(Job.id == job.id))
     runner = asyncio.current_task()
     try:
         # In a task of its own: a job that cancels itself must not end the worker.
-        await asyncio.create_task(_call(app, job))
+        await asyncio.create_task(_call(app, job, arguments or {}))
     except asyncio.CancelledError as error:
         if runner is not None and runner.cancelling():
             raise  # the process ends, and another one takes the job
         raise JobFailedError("It raised CancelledError.") from error
 
 
-async def _call(app: FastAPI, job: Job) -> None:
+async def _call(app: FastAPI, job: Claimed, arguments: dict[str, Any]) -> None:
     try:
         with working(str(job.id)), tracer.start_as_current_span(job.name):
             async with asyncio.timeout(TIME_LIMIT):
-                await JOBS[job.name](Context(app, job.id), **job.arguments)
-    except SystemExit as error:
-        raise JobFailedError("It raised SystemExit.") from error
+                await JOBS[job.name](Context(app, job.id), **arguments)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # it would end the worker
+        raise JobFailedError(f"It raised {type(error).__name__}.") from error
 
 
-async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
+async def _postpone(app: FastAPI, job: Claimed, error: Exception) -> None:
     has_failed = job.attempts >= MAX_ATTEMPTS
     now = utc_now()
     async with sessionmaker() as session:
@@ -137,7 +154,7 @@ async def _postpone(app: FastAPI, job: Job, error: Exception) -> None:
 
 def storable(text: str) -> str:
     """Text that every database accepts; an error may quote anything that a client sent."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return text[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 async def measure() -> None:

@@ -131,6 +131,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         """Raises `InvalidPasswordException`, or 429 for one guess too many."""
         if password is not None:
             if self.throttle is not None:
+                await self.user_db.session.commit()  # to count it may take a while
                 await self.throttle.check("change", self.settings.throttle_login, user.email)
             if await self.is_password_of(user, password):
                 return
@@ -187,7 +188,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
             await self.user_db.lock(user)
         except BAD_TOKEN as error:
             raise InvalidVerifyToken from error
-        if claims.get("email") != user.email:
+        if claims.get("email") != user.email or not user.is_active:
             raise InvalidVerifyToken
         if user.is_verified:
             raise UserAlreadyVerified

@@ -13,6 +13,7 @@ from typing import TypeVar
 from fastapi_users import InvalidPasswordException
 from fastapi_users.password import PasswordHelper
 from pwdlib import PasswordHash
+from pwdlib.exceptions import UnknownHashError
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pwdlib.hashers.bcrypt import BcryptHasher
 
@@ -67,6 +68,18 @@ class Bcrypt(BcryptHasher):
         return super().verify(raw[:72], hash)
 
 
+class Helper(PasswordHelper):
+    def verify_and_update(
+        self, plain_password: str, hashed_password: str
+    ) -> tuple[bool, str | None]:
+        """No password fits a hash that cannot be read, such as `!` for accounts that must not log in."""
+        try:
+            return super().verify_and_update(plain_password, hashed_password)
+        except (UnknownHashError, ValueError):
+            self.hash(plain_password)  # takes as long
+            return False, None
+
+
 @cache
 def common_passwords() -> frozenset[str]:
     return frozenset(COMMON.read_text().split())
@@ -82,7 +95,7 @@ def get_password_helper(settings: Settings) -> PasswordHelper:
 @cache
 def _password_helper(time_cost: int, memory_cost: int, parallelism: int) -> PasswordHelper:
     argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
-    return PasswordHelper(PasswordHash((argon2, Bcrypt())))
+    return Helper(PasswordHash((argon2, Bcrypt())))
 
 
 async def in_thread(function: Callable[..., Result], *args: str) -> Result:

@@ -55,6 +55,13 @@ async def test_production_argon2_works_from_end_to_end(
     assert await can_log_in(client, await user_factory(hashed_password=hashed))
 
 
+@pytest.mark.parametrize("hashed", ["!", "", "$argon2id$v=19$m=8,t=1,p=1$x", "$2b$12$x"])
+async def test_hash_that_cannot_be_read_is_no_password(
+    client: httpx2.AsyncClient, user_factory: UserFactory, hashed: str
+) -> None:
+    assert not await can_log_in(client, await user_factory(hashed_password=hashed))
+
+
 async def test_bcrypt_hash_verifies_and_is_replaced(
     client: httpx2.AsyncClient, user_factory: UserFactory
 ) -> None:
