@@ -52,6 +52,16 @@ class TestPrivateServer:
 
         assert re.search(r"^database: PostgreSQL 1\d\.\d+, a private server from .", output, re.M)
 
+    def test_nobody_else_can_hold_its_locks(self, project: Project) -> None:
+        with tempfile.TemporaryDirectory() as base:
+            Path(base).chmod(0o711)  # root's server runs as another user
+            project.edit(SERVER, 'Path("/var")', f'Path("{base}")')
+            directory = Path(project.run("python", "-c", WHERE, HOME=base).stdout.strip())
+            modes = {path.name: path.stat().st_mode & 0o777 for path in directory.glob("*.lock")}
+
+        assert base in str(directory)
+        assert modes == dict.fromkeys(("keeper.lock", "start.lock", "users.lock"), 0o600)
+
     @pytest.mark.long
     def test_of_the_wheel(self, project: Project) -> None:
         only_the_wheel(project)

@@ -5,12 +5,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import asyncpg
 from pydantic import Field
 from pydantic_settings import BaseSettings
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -32,6 +33,8 @@ OUTAGES = (
 )
 # Errors while connecting pass through SQLAlchemy unwrapped.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
+# Of a URL: the driver's, and SQLAlchemy's own.
+KNOWN_OPTIONS = {*signature(asyncpg.connect).parameters, "prepared_statement_cache_size"}
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
 
 
@@ -115,6 +118,14 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
             },
         },
     }
+
+
+def check_options(url: URL) -> None:
+    """Raises `ValueError` for what the driver would refuse with each connection."""
+    for name in url.query:
+        if name not in KNOWN_OPTIONS:
+            remedy = ", write `ssl`" if name == "sslmode" else ""
+            raise ValueError(f"the driver has no option `{name}`{remedy}")
 
 
 def is_outage(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 from starlette.requests import HTTPConnection
 
-from app.engine import EngineSettings
+from app.engine import EngineSettings{% if cookiecutter.database == "postgresql" %}, check_options{% endif %}
 
 # Where containers find secrets: a file for each, named like the setting.
 SECRETS = Path("/run/secrets") if Path("/run/secrets").is_dir() else None
@@ -63,6 +63,9 @@ def check_database_url(url: str) -> str:
         is_ours = False
     if not is_ours:
         raise ValueError(f"it is not the URL of a database, which begins with {driver}://")
+{%- if cookiecutter.database == "postgresql" %}
+    check_options(make_url(url))
+{%- endif %}
     return url
 
 

@@ -351,6 +351,18 @@ class TestProcesses:
         delay = load_settings().shutdown_delay
         assert delay + options["timeout_graceful_shutdown"] + STOP_TIMEOUT < 10
 
+    @pytest.mark.parametrize("content", [b"PORT=8123\nHOST=\nOTHER=1", b"PORT=\xff"])
+    def test_options_may_be_in_the_file_of_the_settings(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+    ) -> None:
+        (tmp_path / ".env").write_bytes(content)
+        monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+        monkeypatch.setattr(os, "environ", {})
+
+        processes.read_env_file()
+
+        assert os.environ in ({"PORT": "8123"}, {})
+
     def test_path_of_a_proxy_is_a_path(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         served: list[str] = []
         monkeypatch.setattr(uvicorn, "run", lambda *_, root_path, **__: served.append(root_path))

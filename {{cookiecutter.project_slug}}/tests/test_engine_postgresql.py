@@ -16,6 +16,7 @@ from sqlalchemy.util import await_only
 from app.database import is_away
 from app.engine import (
     MIGRATION_LOCK,
+    check_options,
     create_engine,
     engine_options,
     is_outage,
@@ -26,6 +27,16 @@ from app.settings import Settings
 from app.users.models import User
 from app.users.store import UserDatabase
 from testkit.databases import WorkerDatabase
+
+
+def test_option_that_the_driver_does_not_have_is_refused() -> None:
+    url = make_url("postgresql+asyncpg://ada:pa55word@db/service?ssl=require")
+
+    check_options(url)
+    with pytest.raises(ValueError, match="`sslmode`, write `ssl`"):
+        check_options(url.update_query_dict({"sslmode": "require"}))
+    with pytest.raises(ValueError, match="`channel_binding`"):
+        check_options(url.update_query_dict({"channel_binding": "require"}))
 
 
 @pytest.fixture

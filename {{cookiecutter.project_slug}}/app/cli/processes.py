@@ -3,14 +3,16 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from dotenv import dotenv_values
 
 from app.cli.program import cli, fail
 from app.logs import logging_config
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 
 # How long requests in flight may take; with the delay and the jobs, less than the 10 s after which containers are killed.
 GRACE = 5  # seconds
@@ -20,6 +22,18 @@ APPLICATION = Path(__file__).parents[1]
 # A rolling restart is given up when a new process takes longer to start; uvicorn's 5 s are not enough in a small
 # container that serves meanwhile.
 START_TIMEOUT = 60  # seconds
+
+# What `serve` and uvicorn read from the environment.
+VARIABLES = ("HOST", "PORT", "WEB_CONCURRENCY", "ROOT_PATH", "FORWARDED_ALLOW_IPS")
+
+
+def read_env_file() -> None:
+    """Takes `VARIABLES` from `.env` too, as the settings are."""
+    file = Settings.model_config.get("env_file")
+    with suppress(OSError, UnicodeDecodeError):  # which the settings complain about
+        for name, value in dotenv_values(str(file)).items():
+            if name in VARIABLES and value:
+                os.environ.setdefault(name, value)
 
 
 @cli.command()

@@ -183,9 +183,11 @@ def _private_server(
     installation: Installation, directory: Path, settings: tuple[str, ...]
 ) -> Iterator[Server]:
     directory.mkdir(mode=0o711, exist_ok=True)
+    for name in ("keeper.lock", "users.lock"):
+        (directory / name).touch(mode=0o600)  # other users of the machine could take it
     sockets = _socket_directory(directory)
     with (directory / "users.lock").open("w") as users:
-        with FileLock(directory / "start.lock"):
+        with FileLock(directory / "start.lock", mode=0o600):
             fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is being stopped
             binaries = _unpacked(installation, directory)
             deadline = time.monotonic() + START_TIMEOUT
