@@ -170,7 +170,7 @@ SYMPTOMS = {
 
             await create_client(app).post("/users")
     """,
-    "which has failed, and nobody awaits it": """
+    "which failed, and nobody awaited it": """
         import asyncio
 
         async def fail():
@@ -266,7 +266,7 @@ SYMPTOMS = {
 
                 await asyncio.create_task(other())
     """,
-    "Until then, these waited": """
+    "When time ran out, these were waiting": """
         import asyncio
 
         import pytest

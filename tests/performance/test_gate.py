@@ -52,7 +52,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     code, output = gate(project, "check")
     assert code == 1
     assert "TestCatalogue::test_last_page: " in output
-    assert "  5 SQL statements, were 2" in output
+    assert "  5 SQL statements, up from 2" in output
     assert f"  4 times in one request, at {repository}:" in output
     assert "SELECT count(*) AS count_1 FROM products" in output
     run("git", "checkout", "--quiet", ".", cwd=project.path)

@@ -323,10 +323,10 @@ class TestGivenServer:
         unmodelled = ("--deselect", "tests/test_migrations.py::test_models_have_not_drifted_away")
         output = project.pytest(*IN_PROCESS, *unmodelled, TEST_DATABASE_URL=url).stdout
         assert re.search(r"\d+ passed", output), output
-        assert output.count("is no superuser") == 1
+        assert output.count("is not a superuser") == 1
 
         output = project.pytest("tests/users", "-n", "2", TEST_DATABASE_URL=url).stdout
-        assert output.count("is no superuser") == 1
+        assert output.count("is not a superuser") == 1
 
     def test_commits_do_not_wait_for_the_disk(
         self, project: Project, tcp_server: TCPServer

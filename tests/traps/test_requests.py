@@ -289,7 +289,7 @@ def test_red_where_production_is(copy_of_each: Project) -> None:
     run.assert_says("test_line_of_the_log", "Attempt to overwrite 'name'")
     run.assert_says("test_status_that_nobody_knows", "999 is no status of HTTP")
     run.assert_says("test_isolation_level[rollback]", "With `rollback`, all sessions share one")
-    failed = r"the task fail, created at tests/test_inner.py:\d+, which has failed, and nobody"
+    failed = r"the task fail, created at tests/test_inner.py:\d+, which failed, and nobody"
     run.assert_says("test_task_that_fails", failed, "the index is away", kind="error")
     run.assert_says("test_task_that_fails_and_is_dropped", failed, "the index is away")
     run.assert_passed(

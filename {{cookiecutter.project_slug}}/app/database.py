@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from fastapi.utils import is_body_allowed_for_status_code
 from sqlalchemy import (
     BigInteger,
+    Connection,
     DateTime,
     Dialect,
     Enum,
@@ -18,10 +19,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     TypeDecorator,
     UniqueConstraint,
+    event,
+    orm,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, SessionTransaction
 from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.util import greenlet_spawn
 from starlette.requests import HTTPConnection
@@ -133,7 +136,7 @@ def is_away(error: Exception) -> bool:
 
 class ReleasedSessions:
     """Releases the sessions of a request before its response is sent: a client that reads slowly, or not at all, must not
-    keep a connection or a lock. A stream may need them, so it keeps them to its end."""
+    keep a connection or a lock. A stream may still need them, and so may a dependency that commits after its `yield`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -179,16 +182,47 @@ def install_database(app: FastAPI) -> None:
         )
 
 
+class SyncSession(orm.Session):
+    """Knows whether its transaction may have changed something."""
+
+    may_have_written = False
+
+    def connection(self, *args: Any, **options: Any) -> Connection:
+        self.may_have_written = True
+        return super().connection(*args, **options)
+
+
+@event.listens_for(SyncSession, "do_orm_execute")
+def _note_statement(state: ORMExecuteState) -> None:
+    if not state.is_select:
+        state.session.may_have_written = True  # type: ignore[attr-defined]
+
+
+@event.listens_for(SyncSession, "after_flush")
+def _note_flush(session: SyncSession, _context: object) -> None:
+    session.may_have_written = True
+
+
+@event.listens_for(SyncSession, "after_transaction_end")
+def _forget(session: SyncSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.may_have_written = False
+
+
 class Session(AsyncSession):
     """Ends its transactions even if the server is gone, which has rolled them back by itself."""
+
+    sync_session_class = SyncSession
+    sync_session: SyncSession
 
     async def close(self) -> None:
         await self._end(super().close())
 
     async def release(self) -> None:
-        """Rolls back what was not committed and returns the connection. Objects stay as they are, which `rollback` would
-        expire."""
-        if (transaction := self.sync_session.get_transaction()) is not None:
+        """Ends a transaction that has only read, and returns its connection. Unlike `rollback`, it keeps the objects
+        readable."""
+        transaction = self.sync_session.get_transaction()
+        if transaction is not None and not self.sync_session.may_have_written:
             await self._end(greenlet_spawn(transaction.close))
 
     async def _end(self, ending: Awaitable[None]) -> None:

@@ -49,8 +49,8 @@ def seal(
             each()
     except ValidationError as error:
         raise pytest.UsageError(
-            f"The settings of the tests are not valid: {error}\nTheir values are given to `seal`, in "
-            "tests/fixtures/environment.py."
+            f"The settings of the tests are not valid: {error}\nTheir values are given to `seal`, "
+            "where the tests call it."
         ) from None
 
 
@@ -71,7 +71,7 @@ def warn_of_others() -> None:
             warnings.warn(
                 UnsealedSettings(
                     f"`{each.__qualname__}` of {each.__module__} reads the developer's shell and files, secrets "
-                    "included: give it to `seal` as well, in tests/fixtures/environment.py."
+                    "included: give it to `seal` as well, where the tests call that."
                 ),
                 stacklevel=2,
             )

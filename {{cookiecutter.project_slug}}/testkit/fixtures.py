@@ -180,7 +180,7 @@ def database_worker(
     if engine.url.render_as_string(hide_password=False) != database.url:
         pytest.exit(
             f"The engine of the tests is connected to {engine.url!r}, which is not theirs. "
-            "`create_engine` in tests/fixtures/database.py must use the URL that it is given.",
+            "The `create_engine` that `use_database` was given must use the URL that it gets.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
     for sync_engine in setup.sync_engines:

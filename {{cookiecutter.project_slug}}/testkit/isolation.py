@@ -49,7 +49,7 @@ class RequestsOverlapped(UserWarning):
 
 
 class LateCommit(UserWarning):
-    """A client has its answer before what it says is so."""
+    """A client got its answer before it was true."""
 
 
 class HeldTransaction(UserWarning):

@@ -91,7 +91,7 @@ def failed_tasks() -> Iterator[str]:
 
 def _failure(task: Task, error: BaseException) -> str:
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return f"{_describe(task)}, which has failed, and nobody awaits it ({said})"
+    return f"{_describe(task)}, which failed, and nobody awaited it ({said})"
 
 
 def responsible_task() -> Task | None:

@@ -156,7 +156,7 @@ def _judged(item: pytest.Item) -> Generator[None, object, object]:
         for fault in take_faults():
             error.add_note(fault)
         if OF_TIMEOUT in str(error) and (places := _waiting_places(item)):
-            error.add_note("\n  ".join(["Until then, these waited:", *places]))
+            error.add_note("\n  ".join(["When time ran out, these were waiting:", *places]))
         raise
     if faults := take_faults():
         pytest.fail("\n".join(faults), pytrace=False)

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Annotated
 
 import httpx2
 import pytest
-from fastapi import BackgroundTasks
+from fastapi import BackgroundTasks, Depends
 from fastapi.responses import StreamingResponse
-from sqlalchemy import ForeignKey, MetaData, literal, select
+from sqlalchemy import ForeignKey, MetaData, literal, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -208,6 +209,37 @@ async def test_client_that_reads_slowly_keeps_no_transaction(
     assert all((await is_open_when_sent("/stream"))[:2])
     assert not any(await is_open_when_sent("/nothing"))
     assert (await create_client(app).get("/stream")).text == "True"
+
+
+@pytest.mark.parametrize("how", ["flush", "statement", "connection"])
+@pytest.mark.filterwarnings("ignore::testkit.isolation.LateCommit")
+async def test_commit_after_the_response_keeps_what_was_written(
+    settings: Settings, session: AsyncSession, how: str
+) -> None:
+    app = create_app(settings)
+    change = update(User).values(is_verified=True)
+
+    async def transaction(session: SessionDep) -> AsyncIterator[AsyncSession]:
+        yield session
+        await session.commit()
+
+    @app.post("/users")
+    async def write(session: Annotated[AsyncSession, Depends(transaction)]) -> int:
+        session.add(User(email="ada@example.com", hashed_password="x"))
+        if how == "flush":
+            await session.flush()
+            return 1
+        await session.commit()
+        if how == "statement":
+            await session.execute(change)
+        else:
+            await (await session.connection()).execute(change)
+        return 1
+
+    await create_client(app).post("/users")
+
+    (user,) = await session.scalars(select(User))
+    assert user.is_verified == (how != "flush")
 
 
 @pytest.mark.parametrize("is_outage", [True, False])

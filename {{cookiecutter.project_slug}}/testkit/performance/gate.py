@@ -226,16 +226,16 @@ def _explain(base: Sample, now: Sample, nodeid: str) -> str:
         ("requests", "requests"),
     ):
         if after.get(name, 0) > before.get(name, 0):
-            lines.append(f"  {after[name]} {what}, were {before.get(name, 0)}")
+            lines.append(f"  {after[name]} {what}, up from {before.get(name, 0)}")
     for times, statement, place in after.get("repeated", []):
         if [times, statement, place] not in before.get("repeated", []):
             lines.append(f"  {times} times in one request, at {place}: {statement}")
     if after.get("sql", 0) - before.get("sql", 0) > gained / 2 > 0:
-        lines.append(f"  SQL takes {after['sql']:.3f} s, took {before.get('sql', 0):.3f} s")
+        lines.append(f"  SQL takes {after['sql']:.3f} s, was {before.get('sql', 0):.3f} s")
     earlier = before.get("fixtures", {})
     for name, taken in after.get("fixtures", {}).items():
         if taken - earlier.get(name, 0) > FLOOR:
-            lines.append(f"  fixture {name} takes {taken:.3f} s, took {earlier.get(name, 0):.3f} s")
+            lines.append(f"  fixture {name} takes {taken:.3f} s, was {earlier.get(name, 0):.3f} s")
     if len(lines) == 1:
         lines.append("  neither SQL nor a fixture: it is code of the test, or what it calls")
     return "\n".join(lines)
@@ -251,7 +251,7 @@ def _slower_fixtures(base: Sample, now: Sample, *, is_whole: bool) -> Iterator[s
         if SCOPES.index(scope) < SCOPES.index(earlier_scope) and count > earlier_count:
             yield (
                 f"fixture {name}: {seconds}\n"
-                f"  set up {count} times, was {earlier_count}: its scope is {scope}, was {earlier_scope}"
+                f"  set up {count} times, up from {earlier_count}: its scope is {scope}, was {earlier_scope}"
             )
         elif is_whole and scope != "function" and taken > took * TOLERANCE + SHARED_FLOOR:
             yield f"fixture {name}: {seconds}"

@@ -112,7 +112,7 @@ def request(connection: _socket.socket, arguments: list[str]) -> int | None:
     if not pid:
         return None
     kill(pid, signal.SIGKILL)
-    print("`make watch`, which has forked this run, has ended, and with it this.", file=sys.stderr)
+    print("`make watch`, which forked this run, has ended, and this run with it.", file=sys.stderr)
     return -signal.SIGKILL
 
 

@@ -45,7 +45,7 @@ def development_database(project: Path) -> Iterator[URL]:
     with server_for_development(f"{name}-{checkout}") as server:
         asyncio.run(_create(server.url, name))
         said = f"{VARIABLE} is not set: using a private server, with its data in {server.directory}"
-        print(said, flush=True)  # before what the command says
+        print(said, file=sys.stderr, flush=True)  # before the output of the command
         yield server.url.set(database=name)
 
 
@@ -90,11 +90,12 @@ def main() -> int:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             return process.wait()
     except ArgumentError:
-        print(f"{VARIABLE} is not a URL; write one like postgresql+asyncpg://user@host/database")
+        problem = f"{VARIABLE} is not a URL; write one like postgresql+asyncpg://user@host/database"
     except FileNotFoundError as error:
-        print(f"{sys.argv[1]} cannot be run: {error}")
+        problem = f"{sys.argv[1]} cannot be run: {error}"
     except ServerError as error:
-        print(error)
+        problem = str(error)
+    print(problem, file=sys.stderr)
     return 1
 
 

@@ -44,8 +44,8 @@ LOCKS = 1_953_723_507  # the class of our advisory locks; any number, but always
 BASELINE = Path(__file__).with_name("baseline.sql")
 
 NO_SUPERUSER = (
-    "The role `{role}` of the tests is no superuser. After a test the tables are emptied in "
-    "the order of their foreign keys, and with triggers switched off one by one, which takes longer."
+    "The role `{role}` of the tests is not a superuser, so after each test the tables are emptied in "
+    "the order of their foreign keys, with triggers switched off one by one, which is slower."
 )
 # $1 is `LOCKS`.
 HOLDERS = """
