@@ -1,7 +1,7 @@
 """Lets cookiecutter check the answers before it writes anything.
 
-A hook comes too late for that: the folder has been made by then, for a slug like `a/b` outside
-of its place, and cookiecutter answers a failing hook with a traceback. So `cookiecutter.json`
+A hook comes too late for that: by then the folder exists, for a slug like `a/b` even in the wrong
+place, and cookiecutter answers a failing hook with a traceback. So `cookiecutter.json`
 renders its last private value through this filter, as soon as all answers are known.
 
 While `cruft update` renders the new template, it still has this module of the old one loaded. Never
