@@ -91,7 +91,7 @@ class TestMerges:
 
         commit_all(linked.path)
         before = contents(linked)
-        assert "nothing to take over" in linked.make("upgrade").stdout
+        assert "up to date" in linked.make("upgrade").stdout
         assert contents(linked) == before
 
     @pytest.mark.long

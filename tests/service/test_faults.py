@@ -290,7 +290,8 @@ def test_clients_that_do_not_read_hold_up_nobody(
             b"POST /api/v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
             b"Authorization: Bearer %s\r\n\r\n" % token.encode()
         )
-        count = 16 if each_project.database == "postgresql" else 1  # as it takes to use up what there is
+        # As many as it takes to use up what there is.
+        count = 16 if each_project.database == "postgresql" else 1
         clients = [deaf_client(service, (read + write) * 150) for _ in range(count)]
         wait_until(lambda: is_quiet(service), 30)
 

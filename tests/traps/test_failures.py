@@ -99,7 +99,9 @@ def test_what_is_left_open_is_named(copy_of_each: Project) -> None:
         inner.assert_says(f"test_hangs[{name}]", "Timeout")
     for name in ("test_hangs[rollback-sleep0]", "test_hangs[committed-sleep0]"):
         place = re.escape(line_of(FAILURES, "await waiting"))
-        inner.assert_says(name, rf"When time ran out, these were waiting:\n.* {place} in test_hangs")
+        inner.assert_says(
+            name, rf"When time ran out, these were waiting:\n.* {place} in test_hangs"
+        )
     inner.assert_passed("test_leaves_a_thread_that_just_ends")
     inner.assert_passed("test_leaves_a_task_that_just_ends")
     inner.assert_passed(*(f"test_is_innocent[{number}]" for number in range(3)))

@@ -58,7 +58,8 @@ def _pattern(path: str) -> re.Pattern[str]:
 def allowed_methods(app: FastAPI, path: str) -> list[str]:
     """Those of the resource at this path; the one with a name comes before one with parameters. The first call takes
     0.15 s, for the document."""
-    found = [known for known in app.openapi()["paths"] if _pattern(known).fullmatch(path)]
+    paths = app.openapi()["paths"]
+    found = [known for known in paths if _pattern(known).fullmatch(path)]
     resource = min(found, key=lambda known: known.count("{"), default=None)
-    methods = {method.upper() for method in app.openapi()["paths"].get(resource, {})}
+    methods = {method.upper() for method in paths.get(resource, {})}
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

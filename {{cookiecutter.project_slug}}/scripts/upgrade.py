@@ -45,7 +45,7 @@ for number, (name, value) in enumerate(SETTINGS.items(), FIRST):
 
 NOT_LINKED = """\
 This project is not linked to its template, since it has no .cruft.json. If you know the version
-that it was made of, link it, commit the file, and try again:
+that it was made from, link it, commit the file, and try again:
 
   uvx --with 'typer<0.29' cruft@2.16.0 link URL --checkout VERSION
 """
@@ -147,7 +147,7 @@ def upgrade(version: str | None) -> None:
             )
         version = version or template.newest_version()
         if version is None or template.is_in_project(version):
-            print("There is nothing to take over: the project has all of it already.")
+            print("Nothing to do: the project is up to date.")
             return
         tree, conflicts, removed = merge(template, version)
         changes = f"What has changed:\n\n{template.changes_until(version)}\n"
@@ -167,12 +167,12 @@ def upgrade(version: str | None) -> None:
             fail(
                 "Some of it has to be merged by hand. Look for conflict markers, and take over what\n"
                 f"the .rej files say, before you delete them:\n\n{problems}\n\n"
-                f"Then run `make check`. To have none of it: `git reset --hard`. {changes}"
+                f"Then run `make check`. To undo everything: `git reset --hard`. {changes}"
             )
         is_green = run_checks()
     if not is_green:
         fail(
-            f"{version} is merged, but `make check` fails. Mend it, or take all of it back with\n"
+            f"{version} is merged, but `make check` fails. Fix it, or undo everything with\n"
             f"`git reset --hard`. {changes}"
         )
     print(f"\n{version} is merged, and `make check` is green. {changes}")
@@ -344,7 +344,7 @@ def report() -> None:
         if version := template.newest_version():
             changes = template.changes_until(version)
             fail(f"The template has a new version, {version}: run `make upgrade`.\n\n{changes}")
-    print("The project has all that the template has released.")
+    print("Nothing to do: the project has the newest release of the template.")
 
 
 def main() -> None:

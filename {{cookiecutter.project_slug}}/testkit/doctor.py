@@ -5,16 +5,14 @@ The tests are collected, and none is run; what is slow is read from the ledger.
 
 import contextlib
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from pydantic_settings import BaseSettings
 
-from testkit.call_site import is_ours, relative
+from testkit.call_site import relative
 from testkit.databases import DatabaseSetup, TemplateError, describe_database, prepare
-from testkit.environment import VARIABLES
+from testkit.environment import VARIABLES, settings_of_project
 from testkit.fixtures import SETUP, UNBOUND
 from testkit.performance.budgets import Budgets
 from testkit.performance.ledger import Ledger, LedgerError, fastest, read
@@ -66,7 +64,7 @@ class Examination:
             yield f"Settings: {len(VARIABLES)} variables are sealed"
 
     def _dangers(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[str]:
-        if not VARIABLES and _has_settings():
+        if not VARIABLES and any(settings_of_project()):
             yield (
                 "Settings may come from a shell or a `.env`: call `seal(Settings, values)` of "
                 "`testkit.environment` before anything reads them."
@@ -138,15 +136,6 @@ def _slow_tests(ledger: Ledger, budgets: Budgets) -> Iterator[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _has_settings() -> bool:
-    """Whether the project has a class of settings."""
-    classes = BaseSettings.__subclasses__()
-    for each in classes:
-        classes += each.__subclasses__()
-    files = [getattr(sys.modules.get(each.__module__), "__file__", None) for each in classes]
-    return any(file and is_ours(file) for file in files)
 
 
 def _template_problems(setup: DatabaseSetup, config: pytest.Config) -> Iterator[str]:

@@ -63,11 +63,10 @@ def warn_of_others() -> None:
     collected."""
     if not _sealed:
         return
-    for each in _subclasses(BaseSettings):
-        module = sys.modules.get(each.__module__)
+    for each in settings_of_project():
         is_used = each not in _sealed and not any(issubclass(one, each) for one in _sealed)
         of_tests = each.__module__.partition(".")[0] in ("tests", "conftest", "__main__")
-        if is_used and not of_tests and is_ours(getattr(module, "__file__", None) or "<"):
+        if is_used and not of_tests:
             warnings.warn(
                 UnsealedSettings(
                     f"`{each.__qualname__}` of {each.__module__} reads the developer's shell and files, secrets "
@@ -75,6 +74,14 @@ def warn_of_others() -> None:
                 ),
                 stacklevel=2,
             )
+
+
+def settings_of_project() -> Iterator[type[BaseSettings]]:
+    """The classes of settings in its modules that have been imported."""
+    for each in _subclasses(BaseSettings):
+        module = sys.modules.get(each.__module__)
+        if is_ours(getattr(module, "__file__", None) or "<"):
+            yield each
 
 
 def _subclasses(kind: type[BaseSettings]) -> Iterator[type[BaseSettings]]:

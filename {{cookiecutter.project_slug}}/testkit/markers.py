@@ -4,12 +4,10 @@ An unmarked test is `fast`, `medium` or `slow` by what the ledger says about its
 that has never run counts as fast.
 """
 
-import os
-
 import pytest
 
 from testkit.performance.bookkeeper import bookkeeper_of
-from testkit.performance.budgets import INFERRED_SPEED, SPEEDS, Budgets
+from testkit.performance.budgets import INFERRED_SPEED, SPEEDS, Budgets, skips_slow_tests
 
 MARKERS = (
     "slow: takes longer; skipped when SKIP_SLOW_TESTS is `true`",
@@ -34,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    skip_slow = os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true"
+    skip_slow = skips_slow_tests()
     for item in items:
         if not any(item.get_closest_marker(name) for name in SPEEDS):
             item.stash[INFERRED_SPEED] = bookkeeper_of(config).speed(item.nodeid)

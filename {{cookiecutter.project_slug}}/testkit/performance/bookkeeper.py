@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testkit.performance import ledger as ledgers
-from testkit.performance.budgets import Budgets, are_enforced
+from testkit.performance.budgets import Budgets, are_enforced, skips_slow_tests
 from testkit.performance.ledger import Ledger, LedgerError, Record
 from testkit.performance.recorder import ATTRIBUTE, WORKER_OUTPUT, Recorder
 from testkit.performance.runs import run_of
@@ -173,7 +173,7 @@ class Bookkeeper:
             f"`{isolation}`": bool(isolation),
             "threaded driver": self.config.getoption("db_driver", "") == "threaded",
             "coverage": bool(self.config.getoption("cov_source", None)),
-            "without slow tests": os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true",
+            "without slow tests": skips_slow_tests(),
         }
         return [name for name, is_so in found.items() if is_so]
 

@@ -27,6 +27,10 @@ def are_enforced() -> bool:
     return os.environ.get("CI", "").lower() in ("true", "1", "yes")
 
 
+def skips_slow_tests() -> bool:
+    return os.environ.get("SKIP_SLOW_TESTS", "").lower() == "true"
+
+
 @dataclass(frozen=True)
 class Budgets:
     fast: float

@@ -81,7 +81,8 @@ class Notes:
                 continue  # only its own tests depend on it, as testmon knows
             name, path = place.as_posix(), root / place
             before = former.pop(name, None)
-            now = note(path, before, is_python=path.suffix == ".py" and not is_in(path, migrations))
+            is_migration = migrations is not None and path.is_relative_to(migrations)
+            now = note(path, before, is_python=path.suffix == ".py" and not is_migration)
             if now is None:
                 continue
             self.files[name] = now
@@ -175,7 +176,3 @@ def blocks_of(source: bytes) -> list[Block]:
 def stamp_of(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_mtime_ns, status.st_size]
-
-
-def is_in(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.is_relative_to(folder)

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 
 from testkit.performance import ledger
+from testkit.performance.bookkeeper import MEASURING
 
 STRATEGIES = {
     "no_database": ("no database", 500),
@@ -38,7 +39,7 @@ def measure(strategy: str, directory: Path) -> float:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "tests.conftest"]
     result = subprocess.run(
         [*command, "-p", "no:randomly", "--ledger", str(path), f"{FILE}::test_{strategy}"],
-        env=os.environ | {"TESTKIT_TESTS": str(STRATEGIES[strategy][1]), "TESTKIT_MEASURES": "1"},
+        env=os.environ | {"TESTKIT_TESTS": str(STRATEGIES[strategy][1]), MEASURING: "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
