@@ -387,7 +387,7 @@ class TestRefusals:
 
         assert "has no release yet" in project.make("upgrade", check=False).stdout
         weekly = run("python3", "scripts/upgrade.py", "--check", cwd=project.path)
-        assert "all that the template has released" in weekly.stdout
+        assert "newest release of the template" in weekly.stdout
 
     def test_template_that_cannot_be_rendered(self, template: Template, tmp_path: Path) -> None:
         project = create_linked(template, tmp_path, "sqlite")
@@ -535,6 +535,6 @@ class TestWeeklyReport:
         assert f"The template has a new version, {NEW}: run `make upgrade`." in result.stdout
         assert "## Unreleased" in result.stdout
         other = create_linked(template, subfolder(tmp_path, "new"), "sqlite", NEW)
-        assert "all that the template has released" in run(*command, cwd=other.path).stdout
+        assert "newest release of the template" in run(*command, cwd=other.path).stdout
         (other.path / ".cruft.json").unlink()
         assert "not linked" in run(*command, cwd=other.path).stdout

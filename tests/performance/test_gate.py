@@ -61,7 +61,7 @@ def test_names_what_became_slower_and_why(copy_of_each: Project) -> None:
     code, output = gate(project, "check")
     assert code == 1
     assert "fixture tests.fixtures.client:app: " in output
-    assert "was 1: its scope is function, was session" in output
+    assert "up from 1: its scope is function, was session" in output
 
 
 @pytest.mark.long
