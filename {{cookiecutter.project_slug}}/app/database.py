@@ -1,17 +1,15 @@
 """What every model and every request needs from the database."""
 
 import enum
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI
-from fastapi.utils import is_body_allowed_for_status_code
 from sqlalchemy import (
     BigInteger,
-    Connection,
     DateTime,
     Dialect,
     Enum,
@@ -19,16 +17,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     TypeDecorator,
     UniqueConstraint,
-    event,
-    orm,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, SessionTransaction
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import KeyedColumnElement
-from sqlalchemy.util import greenlet_spawn
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine import (
     DRIVER_ERRORS,
@@ -134,38 +128,8 @@ def is_away(error: Exception) -> bool:
     return is_outage(getattr(error, "orig", None) or error)
 
 
-class ReleasedSessions:
-    """Releases the sessions of a request before its response is sent: a client that reads slowly, or not at all, must not
-    keep a connection or a lock. A stream may still need them, and so may a dependency that commits after its `yield`."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        sessions: list[Session] = []
-
-        async def release_and_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and is_whole(message):
-                for session in sessions:
-                    await session.release()
-            await send(message)
-
-        scope["sessions"] = sessions
-        await self.app(scope, receive, release_and_send)
-
-
-def is_whole(start: Message) -> bool:
-    """Whether the body of a response is there already, or there is none."""
-    headers = [name for name, _ in start.get("headers", ())]
-    return b"content-length" in headers or not is_body_allowed_for_status_code(start["status"])
-
-
-def install_database(app: FastAPI) -> None:
-    """Requests get sessions. While the database is unavailable, full, or too busy, they are answered with 503."""
-    app.add_middleware(ReleasedSessions)
+def install_database_errors(app: FastAPI) -> None:
+    """While the database is unavailable, full, or too busy, requests are answered with 503."""
 
     @answers(app, DBAPIError, TimeoutError, *DRIVER_ERRORS)
     def on_database_error(_connection: HTTPConnection, error: Exception) -> ProblemResponse:
@@ -182,52 +146,11 @@ def install_database(app: FastAPI) -> None:
         )
 
 
-class SyncSession(orm.Session):
-    """Knows whether its transaction may have changed something."""
-
-    may_have_written = False
-
-    def connection(self, *args: Any, **options: Any) -> Connection:
-        self.may_have_written = True
-        return super().connection(*args, **options)
-
-
-@event.listens_for(SyncSession, "do_orm_execute")
-def _note_statement(state: ORMExecuteState) -> None:
-    if not state.is_select:
-        state.session.may_have_written = True  # type: ignore[attr-defined]
-
-
-@event.listens_for(SyncSession, "after_flush")
-def _note_flush(session: SyncSession, _context: object) -> None:
-    session.may_have_written = True
-
-
-@event.listens_for(SyncSession, "after_transaction_end")
-def _forget(session: SyncSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.may_have_written = False
-
-
 class Session(AsyncSession):
-    """Ends its transactions even if the server is gone, which has rolled them back by itself."""
-
-    sync_session_class = SyncSession
-    sync_session: SyncSession
-
     async def close(self) -> None:
-        await self._end(super().close())
-
-    async def release(self) -> None:
-        """Ends a transaction that has only read, and returns its connection. Unlike `rollback`, it keeps the objects
-        readable."""
-        transaction = self.sync_session.get_transaction()
-        if transaction is not None and not self.sync_session.may_have_written:
-            await self._end(greenlet_spawn(transaction.close))
-
-    async def _end(self, ending: Awaitable[None]) -> None:
+        """Rolls back what was not committed; a server that is gone has done so by itself."""
         try:
-            await ending
+            await super().close()
         except (DBAPIError, *DRIVER_ERRORS) as error:
             if not is_away(error):
                 raise
@@ -269,7 +192,6 @@ async def get_session(request: HTTPConnection) -> AsyncIterator[AsyncSession]:
     has locked. If it waits for its client, write `async with sessionmaker() as session` around each use instead.
     """
     async with sessionmaker() as session:
-        request.scope.get("sessions", []).append(session)
         if request.scope.get("method") in SAFE_METHODS:
             engine: Any = session.sync_session.bind
             session.sync_session.bind = engine.execution_options(read_only=True)

@@ -34,7 +34,10 @@ OUTAGES = (
 # Errors while connecting pass through SQLAlchemy unwrapped.
 DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
 # Of a URL: the driver's, and SQLAlchemy's own.
-KNOWN_OPTIONS = {*signature(asyncpg.connect).parameters, "prepared_statement_cache_size"}
+KNOWN_OPTIONS = {
+    *signature(asyncpg.connect).parameters,
+    *("async_fallback", "plugin", "prepared_statement_cache_size"),
+}
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
 
 

@@ -175,7 +175,7 @@ async def receive_until(is_done: asyncio.Event, receive: Receive) -> Message:
 
 
 def holds_nul(scope: Scope) -> bool:
-    """Which no database could look for."""
+    """Whether the URL contains a NUL character, which no database can look for."""
     return "\0" in scope["path"] or b"%00" in scope["query_string"]
 
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from app import models  # noqa: F401  # every table, also those that no route uses
 from app.api import include_routers
-from app.database import install_database, open_database
+from app.database import install_database_errors, open_database
 from app.errors import install_error_handlers
 from app.health import install_health
 from app.http import install_conventions
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.services = Services(app)
     install_error_handlers(app)
-    install_database(app)
+    install_database_errors(app)
     install_websocket_conventions(app)
     install_conventions(app, settings)
     install_throttle(app)

@@ -230,9 +230,8 @@ class Settings(EngineSettings):
                 f"remove it, or SMTP_TLS and port {IMPLICIT_TLS_PORT}"
             )
         is_encrypted = self.smtp_begins_encrypted or self.smtp_starttls
-        if self.smtp_username and not (
-            is_encrypted or self.is_development or self.smtp_host in LOOPBACK
-        ):
+        is_near = self.smtp_host.lower().strip("[].") in LOOPBACK
+        if self.smtp_username and not (is_encrypted or is_near or self.is_development):
             raise ValueError(
                 "the password of SMTP_USERNAME would be sent unencrypted; set SMTP_STARTTLS (usual on port 587) or "
                 f"SMTP_TLS to true, or SMTP_PORT to {IMPLICIT_TLS_PORT}"

@@ -20,7 +20,8 @@ from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
 from fastapi import FastAPI
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -156,6 +157,23 @@ class TestAccounts:
         assert (user.is_superuser, user.is_verified, user.token_version) == (True, True, 1)
         helper = get_password_helper(load_settings())
         assert helper.verify_and_update(PASSWORD, user.hashed_password)[0]
+
+    @pytest.mark.parametrize("what", ["verified", "deleted"])
+    def test_account_that_changes_while_somebody_types(
+        self, run: Run, sync_session: Session, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        async def find(_session: AsyncSession, user: User) -> None:
+            if what == "deleted":
+                raise InvalidRequestError("Could not refresh instance")
+            user.is_verified = True
+
+        sync_session.add(User(email="ada@example.com", hashed_password="x"))
+        sync_session.commit()
+        monkeypatch.setattr(AsyncSession, "refresh", find)
+
+        said = reason(run("create-superuser", "ada@example.com", text=PASSWORD))
+
+        assert f"just been {what}" in said
 
     @pytest.mark.parametrize(
         ("email", "text", "why"),
@@ -426,30 +444,70 @@ class TestProcesses:
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert transport.close.called
 
-    def test_client_that_does_not_read_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(protocol, "WRITE_TIMEOUT", 0.02)
+    @pytest.mark.parametrize(
+        ("unsent", "is_left"),
+        [
+            pytest.param([9, 9], True, id="reads nothing"),
+            pytest.param([9, 6, 6], True, id="reads no more"),
+            pytest.param([9, 6, 3, 1], False, id="reads slowly"),
+        ],
+    )
+    def test_client_that_does_not_read_is_left(
+        self, monkeypatch: pytest.MonkeyPatch, unsent: list[int], is_left: bool
+    ) -> None:
+        monkeypatch.setattr(protocol, "WRITE_TIMEOUT", 0)
         config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
+        transport = Mock(**{"get_extra_info.return_value": None})
+        transport.get_write_buffer_size.side_effect = [*unsent, AssertionError]
 
-        async def is_left(*events: str) -> bool:
-            transport = Mock(**{"get_extra_info.return_value": None})
+        async def wait() -> None:
             connection = protocol.PatientProtocol(config, ServerState(), {})
             connection.connection_made(transport)
-            for event in events:
-                getattr(connection, event)()
-            await asyncio.sleep(0.04)
+            connection.pause_writing()
+            for _ in range(len(unsent) - 1):
+                await asyncio.sleep(0.001)
+            connection.resume_writing()
+            await asyncio.sleep(0.001)
             connection.connection_lost(None)
-            return bool(transport.abort.called)
 
-        assert asyncio.run(is_left("pause_writing"))
-        assert not asyncio.run(is_left("pause_writing", "resume_writing"))
+        asyncio.run(wait())
+
+        assert transport.abort.called == is_left
+
+    def test_client_that_does_not_read_is_not_answered(self) -> None:
+        """It would keep the transaction of a request that waits to be sent."""
+        begun: list[str] = []
+
+        async def application(scope: Any, _receive: object, _send: object) -> None:
+            begun.append(scope["path"])
+
+        async def ask() -> None:
+            config = uvicorn.Config(application, log_config=None)
+            connection = protocol.PatientProtocol(config, ServerState(), {})
+            transport = Mock(**{"get_extra_info.return_value": None})
+            transport.get_write_buffer_size.return_value = 9
+            connection.connection_made(transport)
+            connection.pause_writing()
+            connection.data_received(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(0)
+            assert begun == []
+            connection.resume_writing()
+            await asyncio.sleep(0)
+            connection.connection_lost(None)
+
+        asyncio.run(ask())
+
+        assert begun == ["/next"]
 
     def test_requests_of_a_client_that_has_gone_know_it(self) -> None:
         """The first of several as well, which is being answered."""
         begun: list[Any] = []
+        said: list[dict[str, str]] = []
 
         async def application(_scope: object, receive: Any, _send: object) -> None:
             begun.append(receive.__self__)
-            await asyncio.Event().wait()
+            await receive()
+            said.append(await receive())
 
         async def disconnect() -> None:
             config = uvicorn.Config(application, log_config=None)
@@ -458,10 +516,12 @@ class TestProcesses:
             connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
             await asyncio.sleep(0)
             connection.connection_lost(None)
+            await asyncio.sleep(0.01)
 
         asyncio.run(disconnect())
 
         assert [cycle.disconnected for cycle in begun] == [True]
+        assert said == [{"type": "http.disconnect"}]
 
     def test_processes_that_end_are_noticed(self) -> None:
         supervisor.notice_ends()

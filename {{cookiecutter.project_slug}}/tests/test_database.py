@@ -1,26 +1,20 @@
 import logging
 import time
-from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated
 
 import httpx2
 import pytest
-from fastapi import BackgroundTasks, Depends
-from fastapi.responses import StreamingResponse
-from sqlalchemy import ForeignKey, MetaData, literal, select, update
+from sqlalchemy import ForeignKey, MetaData, literal, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError, TimeoutError  # noqa: A004
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from starlette.types import Message, Receive, Scope, Send
 
-from app.database import Base, Money, Session, SessionDep, UTCDateTime, violates_unique
+from app.database import Base, Money, Session, UTCDateTime, violates_unique
 from app.main import create_app
 from app.settings import Settings
 from app.users.models import User
-from testkit.isolation import Isolation
 from tests.fixtures.client import create_client
 
 
@@ -151,95 +145,6 @@ async def test_mistake_is_no_outage(settings: Settings) -> None:
     mistake = DBAPIError("SELECT 1 FROM nowhere", {}, Exception("there is no such table"))
 
     assert (await answer_to(mistake, settings)).status_code == 500
-
-
-async def test_client_that_reads_slowly_keeps_no_transaction(
-    settings: Settings, database_isolation: Isolation
-) -> None:
-    app = create_app(settings)
-    sessions: list[AsyncSession] = []
-
-    @app.get("/whole")
-    async def whole(session: SessionDep, tasks: BackgroundTasks) -> int:
-        sessions.append(session)
-        user = User(email="ada@example.com", hashed_password="x")
-        session.add(user)
-        await session.commit()
-        await session.execute(select(1))
-
-        async def change() -> None:
-            user.is_verified = True
-            await session.commit()
-
-        tasks.add_task(change)
-        return 1
-
-    @app.get("/stream")
-    async def stream(session: SessionDep) -> StreamingResponse:
-        sessions.append(session)
-        users = await session.stream_scalars(select(User))
-
-        async def lines() -> AsyncIterator[str]:
-            async for user in users:
-                yield str(user.is_verified)
-
-        return StreamingResponse(lines())
-
-    @app.get("/nothing", status_code=204)
-    async def nothing(session: SessionDep) -> None:
-        sessions.append(session)
-        await session.execute(select(1))
-
-    async def is_open_when_sent(path: str) -> list[bool]:
-        seen = []
-
-        async def note(scope: Scope, receive: Receive, send: Send) -> None:
-            async def send_and_note(message: Message) -> None:
-                seen.append(sessions[-1].in_transaction())
-                await send(message)
-
-            await app(scope, receive, send_and_note)
-
-        transport = httpx2.ASGITransport(note)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-            await client.get(path)
-        return seen
-
-    assert not any(await is_open_when_sent("/whole"))
-    assert all((await is_open_when_sent("/stream"))[:2])
-    assert not any(await is_open_when_sent("/nothing"))
-    assert (await create_client(app).get("/stream")).text == "True"
-
-
-@pytest.mark.parametrize("how", ["flush", "statement", "connection"])
-@pytest.mark.filterwarnings("ignore::testkit.isolation.LateCommit")
-async def test_commit_after_the_response_keeps_what_was_written(
-    settings: Settings, session: AsyncSession, how: str
-) -> None:
-    app = create_app(settings)
-    change = update(User).values(is_verified=True)
-
-    async def transaction(session: SessionDep) -> AsyncIterator[AsyncSession]:
-        yield session
-        await session.commit()
-
-    @app.post("/users")
-    async def write(session: Annotated[AsyncSession, Depends(transaction)]) -> int:
-        session.add(User(email="ada@example.com", hashed_password="x"))
-        if how == "flush":
-            await session.flush()
-            return 1
-        await session.commit()
-        if how == "statement":
-            await session.execute(change)
-        else:
-            await (await session.connection()).execute(change)
-        return 1
-
-    await create_client(app).post("/users")
-
-    (user,) = await session.scalars(select(User))
-    assert user.is_verified == (how != "flush")
 
 
 @pytest.mark.parametrize("is_outage", [True, False])

@@ -253,6 +253,17 @@ async def test_arguments_that_nobody_can_read(
     assert kept.startswith("ValueError")
 
 
+async def test_that_was_deleted_is_not_run(app: FastAPI, session: AsyncSession) -> None:
+    await queue(session)
+    claimed = await claim()
+    assert claimed
+    await session.execute(delete(Job))
+    await session.commit()
+
+    assert await execute(app, claimed) is None
+    assert done == []
+
+
 async def test_long_error_is_cut(session: AsyncSession, jobs: Jobs) -> None:
     await queue(session)
     jobs.fail(OSError("x" * 100_000))

@@ -128,7 +128,8 @@ def test_mail_server_gets_no_password_in_clear() -> None:
         {"smtp_port": 465},
         {"smtp_starttls": True},
         {"smtp_tls": True},
-        {"smtp_host": "localhost"},
+        {"smtp_host": "Localhost."},
+        {"smtp_host": "[::1]"},
         {"smtp_username": None},
         {"environment": "development"},
     ):

@@ -7,9 +7,11 @@ import typer
 from fastapi_users import InvalidPasswordException
 from fastapi_users.exceptions import UserAlreadyExists
 from sqlalchemy import select
+from sqlalchemy.exc import InvalidRequestError
 
 from app.cli.program import cli, fail, with_database
 from app.database import reading_session, sessionmaker
+from app.errors import AppError
 from app.settings import load_settings
 from app.users.manager import UserManager
 from app.users.models import User
@@ -41,19 +43,26 @@ async def create_superuser(email: EmailArgument) -> None:
             typer.echo(f"{user.email} is now a superuser; the password is unchanged.")
             return
         await session.commit()  # nothing is locked while somebody types
-        # A wrong address is refused before anybody types a password.
-        account = UserCreate(email=email, password="", is_superuser=True, is_verified=True)
-        account.password = read_password()
+        rights = {"is_superuser": True, "is_active": True, "is_verified": True}
         try:
             if user is None:
-                await manager.create(account)
+                # A wrong address is refused before anybody types a password.
+                account = UserCreate(email=email, password="", **rights)
+                account.password = read_password()
+                user = await manager.create(account)
             else:
-                await manager.update(UserUpdate(**account.model_dump()), user)
+                change = UserUpdate(password=read_password(), **rights)
+                await session.refresh(user)
+                if user.is_verified:
+                    fail(f"{email} has just been verified. Try again.")
+                await manager.update(change, user)
         except InvalidPasswordException as error:
             fail(str(error.reason))
         except UserAlreadyExists:
             fail(f"Somebody has just opened an account for {email}. Try again.")
-        typer.echo(f"{account.email} is now a superuser, with this password.")
+        except (AppError, InvalidRequestError):
+            fail(f"The account of {email} has just been deleted. Try again.")
+        typer.echo(f"{user.email} is now a superuser, with this password.")
 
 
 def read_password() -> str:

@@ -1,13 +1,14 @@
 """What uvicorn does not look after: how connections end, and how long a head may be."""
 
 from asyncio import TimerHandle
+from math import inf
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
-WRITE_TIMEOUT = 60.0  # seconds
+WRITE_TIMEOUT = 300.0  # seconds; the system's buffers hide for a while that a slow client reads
 MAX_HEAD_SIZE = 65_536  # bytes; reads are not cut, so somewhat more may be kept
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields Too Large")
@@ -18,13 +19,15 @@ class PatientProtocol(HttpToolsProtocol):
     do not read.
 
     uvicorn would close idle connections at once, and lose what a client has just sent, or is about to send on a
-    connection that it has just opened. It would keep whatever is sent as headers, and wait forever to send a response.
+    connection that it has just opened. It would keep whatever is sent as headers. And it would begin to answer a client
+    that does not read, and wait forever to send the response, with the transaction of the request still open.
     """
 
     is_in_head = False
     head_size = 0
     answered: RequestResponseCycle | None = None
-    giving_up: TimerHandle
+    postponed: tuple[RequestResponseCycle, Any] | None = None
+    giving_up: TimerHandle | None = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -41,22 +44,41 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.write(TOO_LARGE)
             self.transport.close()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.giving_up = self.loop.call_later(WRITE_TIMEOUT, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.giving_up.cancel()
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.flow.write_paused:  # the client has not read the responses before
+            self.postponed = cycle, app
+            return
         self.answered = cycle
         super()._start_asgi_task(cycle, app)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._give_time(inf)
+
+    def _give_time(self, unsent_before: float) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < unsent_before:
+            self.giving_up = self.loop.call_later(WRITE_TIMEOUT, self._give_time, unsent)
+        else:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._give_no_more_time()
+        if self.postponed is not None:
+            postponed, self.postponed = self.postponed, None
+            self._start_asgi_task(*postponed)
+
+    def _give_no_more_time(self) -> None:
+        if self.giving_up is not None:
+            self.giving_up.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._give_no_more_time()
         # uvicorn tells only the newest request of a client that has sent several at once.
         if self.answered is not None and not self.answered.response_complete:
             self.answered.disconnected = True
+            self.answered.message_event.set()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import traceback
 import uuid
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from sqlalchemy import delete, func, or_, select, update
@@ -105,23 +105,25 @@ async def _delete(job: Claimed) -> None:
 async def _try(app: FastAPI, job: Claimed) -> None:
     if job.attempts > MAX_ATTEMPTS:
         raise JobFailedError("Every process that tried it died.")
-    async with reading_session() as session:
-        arguments = await session.scalar(select(Job.arguments).where(Job.id == job.id))
     runner = asyncio.current_task()
     try:
         # In a task of its own: a job that cancels itself must not end the worker.
-        await asyncio.create_task(_call(app, job, arguments or {}))
+        await asyncio.create_task(_call(app, job))
     except asyncio.CancelledError as error:
         if runner is not None and runner.cancelling():
             raise  # the process ends, and another one takes the job
         raise JobFailedError("It raised CancelledError.") from error
 
 
-async def _call(app: FastAPI, job: Claimed, arguments: dict[str, Any]) -> None:
+async def _call(app: FastAPI, job: Claimed) -> None:
     try:
         with working(str(job.id)), tracer.start_as_current_span(job.name):
             async with asyncio.timeout(TIME_LIMIT):
-                await JOBS[job.name](Context(app, job.id), **arguments)
+                async with reading_session() as session:
+                    arguments = select(Job.arguments).where(Job.id == job.id)
+                    row = (await session.execute(arguments)).one_or_none()
+                if row is not None:  # else somebody has deleted it
+                    await JOBS[job.name](Context(app, job.id), **row.arguments)
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:  # it would end the worker
