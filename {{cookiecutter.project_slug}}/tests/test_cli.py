@@ -450,6 +450,7 @@ class TestProcesses:
             pytest.param([9, 9], True, id="reads nothing"),
             pytest.param([9, 6, 6], True, id="reads no more"),
             pytest.param([9, 6, 3, 1], False, id="reads slowly"),
+            pytest.param([9, 0], False, id="reads all"),
         ],
     )
     def test_client_that_does_not_read_is_left(

@@ -57,10 +57,10 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _give_time(self, unsent_before: float) -> None:
         unsent = self.transport.get_write_buffer_size()
-        if unsent < unsent_before:
-            self.giving_up = self.loop.call_later(WRITE_TIMEOUT, self._give_time, unsent)
-        else:
+        if unsent == unsent_before:
             self.transport.abort()
+        elif unsent:  # else it has become a WebSocket, and somebody else's
+            self.giving_up = self.loop.call_later(WRITE_TIMEOUT, self._give_time, unsent)
 
     def resume_writing(self) -> None:
         super().resume_writing()
