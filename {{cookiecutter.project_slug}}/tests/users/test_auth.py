@@ -366,6 +366,20 @@ class TestVerify:
         await client.post("/api/v1/auth/request-verify-token", json={"email": user.email})
         assert len(mock_services.email.outbox) == 1
 
+    async def test_account_that_is_locked_out_stays_as_it_is(
+        self,
+        client: httpx2.AsyncClient,
+        user: User,
+        session: AsyncSession,
+        mock_services: MockServices,
+    ) -> None:
+        await client.post("/api/v1/auth/request-verify-token", json={"email": user.email})
+        user.is_active = False
+        await session.commit()
+
+        answer = {"token": token_in_mail(mock_services)}
+        assert (await client.post("/api/v1/auth/verify", json=answer)).status_code == 400
+
     async def test_refuses_a_wrong_token(self, client: httpx2.AsyncClient) -> None:
         response = await client.post("/api/v1/auth/verify", json={"token": "wrong"})
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import sessionmaker
 from app.errors import AppError
 from app.settings import Settings
+from app.throttle import Throttle, Throttled
 from app.users.manager import UserManager
 from app.users.models import User
 from app.users.schemas import UserCreate
@@ -160,6 +161,22 @@ async def test_superusers_are_made_by_programs(session: AsyncSession, settings: 
     )
 
     assert user.is_superuser
+
+
+async def test_attempts_are_counted_without_a_transaction(
+    session: AsyncSession, settings: Settings, user: User
+) -> None:
+    """Redis may take its time, and others would wait for it."""
+
+    class Counting(Throttled):
+        async def check(self, *_: object) -> None:
+            assert not session.in_transaction()
+
+    manager = UserManager(UserDatabase(session, User), settings, Counting(Throttle(settings), ""))
+    found = await manager.user_db.get_by_email(user.email)
+    assert found
+
+    await manager.prove(found, PASSWORD)
 
 
 class TestStoring:
