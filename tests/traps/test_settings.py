@@ -147,7 +147,7 @@ def test_setting_that_tests_lack_is_named(project: Project) -> None:
     project.edit("app/settings.py", before, f"    sms_api_key: SecretStr\n{before}")
     refused = project.pytest("tests/test_settings.py", check=False).stdout
     assert "sms_api_key" in refused
-    assert "given to `seal`, in tests/fixtures/environment.py" in refused
+    assert "given to `seal`" in refused
     assert "Traceback" not in refused
 
     before = '            "ENVIRONMENT": "test",\n'
