@@ -382,7 +382,7 @@ class TestSignals:
             parent.kill()
             output = client.communicate(timeout=10)[0]
         assert client.returncode == -signal.SIGKILL
-        assert output.endswith("has ended, and with it this.\n")
+        assert output.endswith("has ended, and this run with it.\n")
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> None:

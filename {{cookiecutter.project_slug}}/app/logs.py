@@ -1,4 +1,4 @@
-"""What is logged, and how: one line an event, with the request that it belongs to."""
+"""What is logged, and how: one line per event, with the id of the request that it belongs to."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ access = logging.getLogger("app.access")
 
 REQUEST_ID = re.compile(rb"[\w.:=+/-]{1,128}", re.ASCII)
 TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-# Below these levels they log values and addresses; `app.access` has a line for each request already.
+# Below these levels, these loggers write values and addresses; `app.access` has a line for each request already.
 QUIET = QUIET_DRIVERS | {
     "alembic.runtime.plugins": "WARNING",
     "httpcore2": "WARNING",
@@ -32,7 +32,7 @@ QUIET = QUIET_DRIVERS | {
 }
 
 
-# How a request is answered, or the opening of a WebSocket.
+# The messages that answer a request or the opening of a WebSocket.
 ANSWERS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 
 
@@ -68,7 +68,7 @@ class AccessLog:
 
 
 def request_id(scope: Scope) -> str:
-    """The client's or the proxy's, if it is well-formed, or else a new one."""
+    """Returns the id that the client or the proxy sent, if it is well-formed, or else a new one."""
     headers = dict(scope["headers"])
     if (wanted := headers.get(b"x-request-id")) and REQUEST_ID.fullmatch(wanted):
         return str(wanted, "ascii")
@@ -78,8 +78,8 @@ def request_id(scope: Scope) -> str:
 
 
 def log_access(scope: Scope, status: int, seconds: float, work: Work) -> None:
-    # The route ("-" if there is none), not the path, which may hold what nobody should read. Of a route in a router,
-    # only FastAPI's context has the prefix; of a WebSocket, the route itself.
+    # The route ("-" if there is none), not the path, which may hold secrets. For a route in a router, only FastAPI's
+    # context has the prefix; for a WebSocket, the route itself has it.
     context = scope.get("fastapi", {}).get("effective_route_context")
     route = getattr(context, "path", "") or getattr(scope.get("route"), "path", "-")
     method = scope.get("method", "WEBSOCKET")
@@ -101,7 +101,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JSONFormatter(logging.Formatter):
-    """An object a line, also of an error with its traceback."""
+    """One JSON object per line, even for an error with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC)
@@ -118,7 +118,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: what is the same in every line comes last."""
+    """For people: the additional fields come last."""
 
     default_time_format = "%H:%M:%S"
 
@@ -134,7 +134,7 @@ class TextFormatter(logging.Formatter):
 
 
 class OTLPHandler(logging.Handler):
-    """Sends the same to where traces and metrics go."""
+    """Sends the log to where traces and metrics go."""
 
     def __init__(self) -> None:
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -147,7 +147,7 @@ class OTLPHandler(logging.Handler):
         self.logger = self.provider.get_logger("app")
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("opentelemetry"):  # that something could not be sent, for example
+        if record.name.startswith("opentelemetry"):  # such as that sending has failed
             return
         try:
             self.logger.emit(
@@ -162,13 +162,13 @@ class OTLPHandler(logging.Handler):
             self.handleError(record)  # as the handlers of the standard library do
 
     def close(self) -> None:
-        self.provider.shutdown()  # what has not been sent is sent now
+        self.provider.shutdown()  # sends what has not been sent yet
         super().close()
 
 
 class WithoutWebSockets(logging.Filter):
-    """Leaves out what the server says of each: its whole URL, and an error where it was denied. `app.access` has a
-    line for it."""
+    """Leaves out what the server logs for each WebSocket: its whole URL, and an error if it was denied. `app.access`
+    has a line for it."""
 
     MESSAGES = ('%s - "WebSocket %s"', "connection ", "ASGI callable returned without completing")
 
@@ -177,10 +177,10 @@ class WithoutWebSockets(logging.Filter):
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything goes to standard error, through one handler."""
+    """Returns the argument of `logging.config.dictConfig`: everything goes to standard error, through one handler."""
     formatter = JSONFormatter if settings.logs_json else TextFormatter
     loggers: dict[str, dict[str, Any]] = {name: {"level": level} for name, level in QUIET.items()}
-    for name in ("uvicorn", "uvicorn.access"):  # which have handlers of their own otherwise
+    for name in ("uvicorn", "uvicorn.access"):  # by default, these have handlers of their own
         loggers.setdefault(name, {}).update(handlers=[], propagate=True)
     loggers["uvicorn.error"] = {"filters": ["no websockets"]}
     return {

@@ -1,4 +1,4 @@
-"""The document of the API, as true as the answers: schemathesis compares them (`make fuzz`)."""
+"""The API document. It has to match the actual responses: schemathesis compares them (`make fuzz`)."""
 
 import re
 from functools import cache, partial
@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from app.errors import NAMES, Problem
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-# What every route may answer, beside its own: a NUL in the URL or a body that is no JSON, and values
-# that are not valid.
+# What every route may answer besides its own responses: 400 to a NUL in the URL or a body that is not JSON, and 422
+# to invalid values.
 EVERYWHERE = {"400": "Bad Request", "422": "Unprocessable Content"}
 WITH_BODY = {"413": "Content Too Large"}
 WITH_USER = {"401": "Unauthorized"}
@@ -30,7 +30,7 @@ def install_openapi(app: FastAPI) -> None:
 
 
 def add_problems(schema: dict[str, Any]) -> None:
-    """Says of every operation, in place, which problems it may answer by."""
+    """Adds to every operation, in place, the problems with which it may answer."""
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -56,8 +56,8 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def allowed_methods(app: FastAPI, path: str) -> list[str]:
-    """Those of the resource at this path; the one with a name comes before one with parameters. The first call takes
-    0.15 s, for the document."""
+    """Returns the methods of the resource at this path; a literal path takes precedence over one with parameters. The
+    first call takes 0.15 s, to make the document."""
     paths = app.openapi()["paths"]
     found = [known for known in paths if _pattern(known).fullmatch(path)]
     resource = min(found, key=lambda known: known.count("{"), default=None)

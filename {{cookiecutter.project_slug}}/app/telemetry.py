@@ -1,8 +1,8 @@
-"""Traces and metrics, sent by OTLP where the usual variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`.
+"""Traces and metrics, sent by OTLP if the usual variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
-FastAPI makes those of requests; statements, calls of other services, jobs and what else one watches are
-added here. Without the variables nothing of the SDK is imported, and nothing is measured. Needs the extra
-`telemetry`.
+FastAPI provides those of requests; those of statements, calls to other services, jobs and whatever else is worth
+watching are added here. Without the variables, nothing of the SDK is imported and nothing is measured. Sending
+needs the extra `telemetry`.
 """
 
 import os
@@ -36,22 +36,22 @@ def is_wanted(signal: str) -> bool:
 
 
 def telemetry_config() -> TelemetryConfig:
-    """For FastAPI."""
+    """Returns FastAPI's telemetry configuration."""
     tracing, measuring = is_wanted("TRACES"), is_wanted("METRICS")
     if tracing or measuring or is_wanted("LOGS"):
-        # When a process ends, they are sent one after the other, before it is killed.
+        # When a process ends, the signals are sent one after the other, and have to be before it is killed.
         os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds
     return {
         "tracing": tracing,
         "metrics": measuring,
-        # They would hold what a client has sent; `app.logs` sends its own.
+        # FastAPI's logs would hold what a client has sent; `app.logs` sends its own.
         "logs": False,
         "auto_configure": tracing or measuring,
     }
 
 
 def observe_pool(_options: CallbackOptions) -> Iterator[Observation]:
-    """The connections of this process to the database."""
+    """Yields the number of this process's database connections, in use and idle."""
     engine = sessionmaker.kw.get("bind")
     if engine is not None and isinstance(engine.pool, QueuePool):
         yield Observation(engine.pool.checkedout(), {"db.client.connection.state": "used"})
@@ -64,7 +64,7 @@ meter.create_observable_up_down_counter(
 
 
 class TracedClient(httpx2.AsyncClient):
-    """Calls other services in spans, and tells them to which trace the call belongs."""
+    """Records each call to another service in a span, and tells the service to which trace it belongs."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         # Neither path nor query: either may hold a key.
@@ -92,7 +92,7 @@ def trace_statements_if_wanted() -> None:
 
 
 def trace_statements() -> None:
-    """From now on, every SQL statement is a span, without its values."""
+    """Records every SQL statement from now on in a span, without its values."""
     for name, listener in LISTENERS:
         if not event.contains(Engine, name, listener):
             event.listen(Engine, name, listener)

@@ -13,8 +13,8 @@ from app.errors import leaf_errors, problem
 from app.http import holds_nul
 
 BEARER = "bearer"
-"""The protocol under which a browser offers its token, as it can send no header of its own with a WebSocket:
-`new WebSocket(url, ["bearer", token])`. Protocols that are meant as such may follow."""
+"""The subprotocol with which a browser sends its token, because it cannot set headers for a WebSocket:
+`new WebSocket(url, ["bearer", token])`. Real subprotocols may follow."""
 UNSUPPORTED_DATA, INTERNAL_ERROR = 1003, 1011
 READERS = [
     reader.__code__
@@ -23,7 +23,7 @@ READERS = [
 
 
 class WebSocketConventions:
-    """A client that leaves is no error, and errors that nobody has foreseen are answered, and reported once.
+    """Treats it as normal that a client leaves, and answers and reports each unexpected error once.
 
     The server would log both with a traceback, and break off the connection.
     """
@@ -55,7 +55,7 @@ class WebSocketConventions:
                 raise WebSocketDisconnect(1006) from error
 
         async def send_or_deny(message: Message) -> None:
-            """In place of a WebSocket that is closed before it is accepted, a server answers 403 and no more."""
+            """Answers with a problem if a WebSocket is closed before it is accepted; a server sends a bare 403."""
             is_denied = message["type"] == "websocket.close"
             if is_denied and socket.application_state is WebSocketState.CONNECTING:
                 is_found = "endpoint" in scope
@@ -93,14 +93,14 @@ class WebSocketConventions:
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Whether a message is not what the route asks for: bytes in place of text, or no JSON."""
+    """Whether a message is not what the route asks for: bytes instead of text, for example, or invalid JSON."""
     frames = traceback.walk_tb(error.__traceback__)
     is_read = any(frame.f_code in READERS for frame, _ in frames)
     return is_read and isinstance(error, (KeyError, ValueError, RecursionError))
 
 
 def bearer_token(socket: WebSocket) -> str:
-    """From the header, or as browsers send it; empty if there is none."""
+    """Returns the token from the header, or from the subprotocols, as browsers send it; empty if there is none."""
     match socket.scope["subprotocols"]:
         case [protocol, token, *_] if protocol == BEARER:
             return str(token)

@@ -3,10 +3,10 @@
 # # With typer 0.29 cruft breaks at its first prompt.
 # dependencies = ["cruft==2.16.0", "typer<0.29"]
 # ///
-"""Takes over what the template of this project has learned since: `make upgrade`.
+"""Brings this project up to date with its template: `make upgrade`.
 
-cruft says that all went well, whatever happened, and changes files one by one. So it works in a
-worktree apart, and what it has merged comes here in one step, at the end, or not at all.
+cruft reports success whatever happens, and changes files one by one. So it works in a separate
+worktree, and the merged result is applied here in one step, at the end, or not at all.
 """
 
 import argparse
@@ -29,7 +29,7 @@ VERSION = re.compile(r"v?\d+(\.\d+)*")
 LONGEST_REASON = 300
 MARKERS = "^(<{7}|>{7}) "
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
-# Of git, in place of somebody's own: patches without context fit nowhere, hooks and signatures are for people.
+# Git settings that override the user's own: patches without context fit nowhere, hooks and signatures are for people.
 SETTINGS = {
     "core.hooksPath": os.devnull,
     "diff.context": "3",
@@ -52,7 +52,7 @@ that it was made from, link it, commit the file, and try again:
 
 
 def git(*arguments: str | Path, cwd: Path = ROOT, stdin: str | None = None) -> str:
-    """What git prints; where it fails, its own words end the program."""
+    """Returns git's output. If git fails, ends the program with git's own message."""
     result = subprocess.run(
         ["git", *map(str, arguments)],
         cwd=cwd,
@@ -83,7 +83,7 @@ class Template:
         return [tag for tag in tags if VERSION.fullmatch(tag)]
 
     def newest_version(self) -> str | None:
-        """`None` if the project has it already, or there is none."""
+        """Returns the newest release, or `None` if there is none or the project has it already."""
         newest = next(iter(self.versions()), None)
         return newest if newest and not self.is_in_project(newest) else None
 
@@ -95,7 +95,8 @@ class Template:
         return git("rev-list", "--max-count=1", f"{self.commit}..{version}", cwd=self.path) == ""
 
     def changed_files_until(self, version: str) -> list[str]:
-        """Those of the project that are there before and after. One for a certain database has its name without."""
+        """Returns the project's files that exist in both versions and differ. Where the template has a variant for one
+        database, such as `name_suffix.py`, the path that it has in a project, `name.py`, is included too."""
         options = ("--no-ext-diff", "--name-only", "--diff-filter=M", "-z")
         names = git("diff", *options, self.commit, version, cwd=self.path).split("\0")[:-1]
         paths = [name.partition("/")[2] for name in names if name.startswith("{")]
@@ -180,15 +181,15 @@ def upgrade(version: str | None) -> None:
 
 
 def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
-    """Lets cruft merge in a copy. Returns git's tree of the result, the entries of its index that are not merged,
-    and which of the files that the template has changed are gone."""
+    """Lets cruft merge in a copy. Returns git's tree of the result, the unmerged entries of its index, and the files
+    that the template has changed and that are gone from this project."""
     prefix = git("rev-parse", "--show-prefix").strip()
     folder = Path(mkdtemp())
     copy = folder / "copy"
     try:
         with uninterrupted():
             git("worktree", "add", "--quiet", "--detach", copy, "HEAD")
-        # cruft would take files that have been moved for removed: they are where they were while it merges.
+        # cruft would take moved files for removed ones, so they are back in their old places while it merges.
         elsewhere = files_that_are_elsewhere(template.changed_files_until(version), copy, prefix)
         moves = {before: now for before, now in elsewhere.items() if now is not None}
         for before, now in moves.items():
@@ -205,7 +206,7 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
             env=ENVIRONMENT,
         )
         if cruft.returncode:
-            # Of a traceback, what the exception says.
+            # If there is a traceback, only the message of the exception.
             reasons = re.findall(r"^[\w.]+: (.*)", cruft.stdout, re.MULTILINE)
             reason = (reasons or cruft.stdout.strip().split("\n"))[-1][:LONGEST_REASON]
             fail(f"Nothing has changed, since cruft cannot merge {version}: {reason}")
@@ -218,19 +219,19 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
     finally:
         with uninterrupted():
             shutil.rmtree(folder, ignore_errors=True)
-            git("worktree", "prune")  # also that of a program that was killed
+            git("worktree", "prune")  # also the worktree of a run that was killed
     removed = [path.removeprefix(prefix) for path, now in elsewhere.items() if now is None]
     return tree, conflicts, removed
 
 
 def files_that_are_elsewhere(paths: list[str], copy: Path, prefix: str) -> dict[str, str | None]:
-    """Of those of the project that are not there any more, where they are now, or `None`."""
+    """Returns where those of these files are now that are no longer in their places; `None` for a file that is gone."""
     gone = [f"{prefix}{path}" for path in paths if not (copy / prefix / path).exists()]
     return {path: moved_to(path, copy, prefix) for path in gone if last_removal(path, copy)}
 
 
 def move(copy: Path, before: str, after: str) -> None:
-    """Also what the merge has refused of it."""
+    """Moves a file, and the `.rej` file in which the merge left what it could not apply."""
     for end in ("", ".rej"):
         if (copy / f"{before}{end}").exists():
             (copy / after).parent.mkdir(parents=True, exist_ok=True)
@@ -238,13 +239,13 @@ def move(copy: Path, before: str, after: str) -> None:
 
 
 def last_removal(path: str, copy: Path) -> str:
-    """The commit in which there was no such file any more; empty if there never was one."""
+    """Returns the last commit that removed this file, or an empty string if none did."""
     options = ("--max-count=1", "--format=%H", "--diff-filter=D")
     return git("log", *options, "--", path, cwd=copy).strip()
 
 
 def moved_to(path: str, copy: Path, prefix: str) -> str | None:
-    """Where a file is now, as far as git sees it; `None` if that is outside of the project."""
+    """Returns where a file is now, as far as git can tell, or `None` if it is gone or outside the project."""
     while not (copy / path).exists():
         commit = last_removal(path, copy)
         options = ("--format=", "--name-status", "--find-renames", "--diff-filter=R", "-z")
@@ -257,7 +258,7 @@ def moved_to(path: str, copy: Path, prefix: str) -> str | None:
 
 
 def in_the_way(tree: str) -> str:
-    """Files that git ignores, a line for each, in the place of others of the tree. It would remove them."""
+    """Returns a line for each file ignored by git where the tree has another file; git would remove the ignored one."""
     top = Path(git("rev-parse", "--show-toplevel").strip())
     ours = {top / name for name in git("ls-files", "-z", cwd=top).split("\0")}
     options = ("-r", "-z", "--name-only", "--diff-filter=A")
@@ -272,14 +273,14 @@ def in_the_way(tree: str) -> str:
 
 
 def replace(before: str, after: str, conflicts: str = "") -> None:
-    """Brings one tree of git in the place of the other; refuses to touch what has been edited."""
+    """Replaces the files of one git tree with those of another. Git refuses to touch files that have been edited."""
     top = Path(git("rev-parse", "--show-toplevel").strip())
     with uninterrupted():
-        if git("ls-files", "--unmerged", cwd=top):  # which it would refuse
+        if git("ls-files", "--unmerged", cwd=top):  # which git would refuse to replace
             git("read-tree", before, cwd=top)
             git("update-index", "-q", "--refresh", cwd=top)
         git("read-tree", "-m", "-u", before, after, cwd=top)
-        if conflicts:  # git should go on to call these files unmerged, and not commit them
+        if conflicts:  # git should still call these files unmerged, and refuse to commit them
             paths = {entry.partition("\t")[2] for entry in conflicts.split("\0") if entry}
             resolved = "".join(f"0 {'0' * 40}\t{path}\0" for path in paths)
             git("update-index", "-z", "--index-info", cwd=top, stdin=resolved + conflicts)
@@ -292,7 +293,7 @@ def run_checks() -> bool:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """Only once: whoever presses Ctrl-C again while the changes are taken back wants them gone, too."""
+    """Interrupts the program, but only once: pressing Ctrl-C again must not stop the changes from being undone."""
     for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -300,7 +301,7 @@ def interrupt(number: int, frame: object) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """What interrupts it waits until its end, also for git, which would stop half-way."""
+    """Holds interruptions back until the block ends, also from git, which would otherwise stop half-way."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
@@ -313,7 +314,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def taken_back_when_interrupted(tree: str) -> Iterator[None]:
-    lock = ROOT / "uv.lock"  # which follows `pyproject.toml`
+    lock = ROOT / "uv.lock"  # uv updates it to match `pyproject.toml`
     locked = lock.read_bytes() if lock.exists() else None
     try:
         yield
@@ -327,7 +328,7 @@ def taken_back_when_interrupted(tree: str) -> Iterator[None]:
 
 
 def leftovers() -> str:
-    """What a merge has left to do, a line for each file."""
+    """Returns a line for each file that a merge has left unfinished."""
     rejected = git("ls-files", "--cached", "--others", "--", "*.rej").split("\n")[:-1]
     command = ["git", "grep", "--untracked", "--name-only", "--extended-regexp", MARKERS]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -336,7 +337,7 @@ def leftovers() -> str:
 
 
 def report() -> None:
-    """Fails if there is something new, for a weekly job that should be noticed."""
+    """Fails if the template has a new version, so that a weekly job gets noticed."""
     if not LINK.exists():
         print(NOT_LINKED)
         return

@@ -1,5 +1,5 @@
 """The machinery behind this project's tests.
 
-It knows pytest, SQLAlchemy and the database's driver, and nothing of `app`: the project hands over
-what it has to know in `tests/fixtures/database.py`.
+It knows about pytest, SQLAlchemy and the database driver, but nothing about `app`: the project tells it what it
+needs to know in `tests/fixtures/database.py`.
 """

@@ -11,7 +11,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m testkit")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="report what is bound, what is slow and what is unsafe here")
-    if find_spec("testkit.adopt"):  # a project that has a copy of the kit is bound to it
+    if find_spec("testkit.adopt"):  # missing from a project's own copy, which is bound already
         adopting = commands.add_parser(
             "adopt", help="bind the kit to a project; shows what changes, and asks"
         )

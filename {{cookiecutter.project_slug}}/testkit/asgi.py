@@ -1,9 +1,9 @@
-"""A transport of httpx2 that calls an ASGI application in this process, as a server would.
+"""A transport for httpx2 that calls an ASGI application in this process, as a server would.
 
-httpx2's own one returns a response when the application has ended, so an endless stream never begins.
-Here a response begins with its headers and its chunks come one by one; whoever closes it early is gone,
-which the application is told. A response that is read to its end is whole only when the application has
-ended, background tasks included, and an error in it is raised. What uvicorn would not send is one too.
+httpx2's own transport returns a response only when the application has ended, so an endless stream never begins. Here a
+response begins with its headers, and its chunks arrive one by one. If it is closed early, the application is told that
+the client has gone. A response that is read to its end is complete only when the application has ended, including
+background tasks, and an error in the application is raised. Sending what uvicorn would not send is an error too.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ WITHOUT_BODY = (204, 304)
 
 
 class ASGITransport(httpx2.AsyncBaseTransport):
-    """`client` is the address that requests seem to come from. `on_wait` is called when a route goes on for
-    as long as its client stays, `on_answer` when a response is complete: with a sentence that says so, and
-    the task of the application."""
+    """`client` is the address that requests seem to come from. `on_wait` is called when a route goes on for as long as
+    its client stays, and `on_answer` when a response is complete; both get a sentence that says so, and the
+    application's task."""
 
     def __init__(
         self,
@@ -88,16 +88,16 @@ class Exchange:
         self._method, self._path = scope["method"], scope["path"]
         self._is_event_stream = False
         self._is_told = False
-        """Whether the client has been given the error of the application."""
+        """Whether the client has already received the application's error, if there is one."""
         self._start: Message | None = None
         self._chunks: list[bytes] = []
         self._is_complete = False
         self._missing: int | None = None
-        """Bytes of the body that are still to come, if that has been said."""
+        """Bytes of the body that are still to come, if its length was announced."""
         self._changed = asyncio.Event()
-        """Something for the client: the beginning of the response, a chunk, the end."""
+        """Set when there is something for the client: the beginning of the response, a chunk or the end."""
         self._taken = asyncio.Event()
-        """The client has taken all chunks."""
+        """Set when the client has taken all chunks."""
         self._gone = asyncio.Event()
         self._task = asyncio.create_task(self._run(scope))
 
@@ -108,7 +108,7 @@ class Exchange:
             self._changed.set()
 
     async def _receive(self) -> Message:
-        if self._is_complete:  # a server lets nobody read any more
+        if self._is_complete:  # a server allows no more reading
             return {"type": "http.disconnect"}
         if not self._is_request_read:
             try:
@@ -127,13 +127,13 @@ class Exchange:
         if message["type"] == "http.response.start":
             assert self._start is None, "the application starts a second response"
             self._begin(message)
-            # Unless the rest comes at once, the client is told now.
+            # The client is told right away, unless the rest follows immediately.
             asyncio.get_running_loop().call_soon(self._changed.set)
             return
         assert self._start is not None, "the application sends a body before it starts a response"
         assert not self._is_complete, "the application sends more than it has announced"
         if self._gone.is_set():
-            await asyncio.sleep(0)  # else it might never come to know
+            await asyncio.sleep(0)  # otherwise it might never notice
             return
         body, more_body = message.get("body", b""), message.get("more_body", False)
         if self._missing is not None:
@@ -153,7 +153,7 @@ class Exchange:
         if self._is_event_stream and self._transport.on_wait is not None:
             self._transport.on_wait(f"The event stream {self._path} goes on", self._task)
         self._changed.set()
-        if self._chunks:  # a client that does not read stops the application
+        if self._chunks:  # the application waits if the client does not read
             self._taken.clear()
             await self._taken.wait()
 
@@ -209,16 +209,16 @@ class Exchange:
         return None if self._task.cancelled() else self._task.exception()
 
     async def close(self) -> None:
-        """The client has gone, maybe before the end of the response."""
+        """Called when the client has gone, possibly before the end of the response."""
         self._gone.set()
         self._taken.set()
         if not self._task.done():
             await asyncio.wait([self._task], timeout=GONE_TIMEOUT)
-        if not self._task.done():  # it does not look whether somebody listens
+        if not self._task.done():  # it does not check whether anybody listens
             self._task.cancel()
             await asyncio.wait([self._task])
         if not self._is_told and (error := self._error()) is not None:
-            # Nobody is left to be answered. A server would have it in its log.
+            # There is nobody left to receive the error. A server would log it.
             logger.error("%s has failed after the client had gone", self._path, exc_info=error)
 
 

@@ -13,22 +13,21 @@ import greenlet
 
 _OWN = str(Path(__file__).parent)
 _LIBRARIES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-if sys.prefix != sys.base_prefix:  # else it is a folder like `/usr`, which a project may be in
+if sys.prefix != sys.base_prefix:  # otherwise it is a folder like `/usr`, which may hold a project
     _LIBRARIES.add(sys.prefix)
 _NOT_OURS = ("<", _OWN, *(f"{folder}/" for folder in _LIBRARIES))
 UNKNOWN = "an unknown place"
 TASKS: WeakKeyDictionary[asyncio.Task[Any], str] = WeakKeyDictionary()
-"""Where each task was created, as far as somebody has noted it."""
+"""Where each task was created, if that was recorded."""
 _NOBODYS = ("sqlalchemy", "testkit", "contextlib", "asyncio", "threading", "_pytest", "pluggy")
 
 
 def call_site(besides: str = "") -> str:
-    """`path/to/file.py:12` of the innermost frame that belongs to the project, and not to the file `besides`; about
-    2 us.
+    """Returns `path/to/file.py:12` of the innermost frame in the project, outside the file `besides`. Takes about 2 us.
 
-    SQLAlchemy runs its sync core in a greenlet of its own, so the search goes on in the parents, and
-    ends sessions in a task of its own, so it goes on where that was created. Where all that finds
-    nothing, the library that has called SQLAlchemy: `fastapi_users.manager:120`.
+    SQLAlchemy runs its sync core in a separate greenlet, so the search continues in the parent greenlets. It also
+    ends sessions in a separate task, so the search continues where that task was created. If nothing is found,
+    returns the library that called SQLAlchemy, such as `fastapi_users.manager:120`.
     """
     frame: FrameType | None = sys._getframe(1)
     current = greenlet.getcurrent()

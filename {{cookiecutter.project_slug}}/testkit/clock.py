@@ -1,13 +1,13 @@
-"""Clocks that go on, whatever tests do to the time.
+"""Clocks that keep running, whatever tests do to the time.
 
-freezegun puts functions that stand still in the place of those that it finds in modules. These are objects of their
-own, which it does not know.
+freezegun replaces the time functions that it finds in modules with frozen ones. These clocks are separate objects,
+which it does not recognise.
 """
 
 import time
 from functools import partial
 
 clock = partial(time.perf_counter)
-"""Seconds, of which only differences mean something."""
+"""Seconds; only differences are meaningful."""
 monotonic = partial(time.monotonic)
-"""The same, as event loops count them."""
+"""The same, on the clock that event loops use."""

@@ -1,6 +1,6 @@
-"""What is bound, what is slow and what is unsafe in a project, each with the remedy.
+"""Reports what is bound, what is slow and what is unsafe in a project, with remedies.
 
-The tests are collected, and none is run; what is slow is read from the ledger.
+The tests are collected but not run; what is slow is read from the ledger.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from testkit.performance.budgets import Budgets
 from testkit.performance.ledger import Ledger, LedgerError, fastest, read
 from testkit.warm.libraries import leave_as_they_are
 
-SHOWN = 3  # of what there may be many of
-MANY = 20  # one test in so many may hash a password as in production
+SHOWN = 3  # how many slow tests are named
+MANY = 20  # one test in this many may hash a password at production's cost
 COSTLY_IMPORT = 0.3  # seconds
-# By the tests of all projects.
+# Packages that the tests of every project need.
 NEEDED = {"fastapi", "pydantic", "pytest", "sqlalchemy", "starlette"}
-COSTLY_FIXTURE = 0.05  # of the time of all tests
+COSTLY_FIXTURE = 0.05  # as a share of the time of all tests
 STRICT = {
     "disable_socket": "Nothing keeps tests from the network: add `--disable-socket --allow-unix-socket` of "
     "pytest-socket to `addopts`.",
@@ -43,7 +43,7 @@ class Examination:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         config = session.config
         setup = config.stash.get(SETUP, None)
-        if setup is None:  # nor are there settings of the kit
+        if setup is None:  # then the kit's settings do not exist either
             self.unsafe.append(UNBOUND)
             return
         self.bound += self._bindings(config, setup, session.items)
@@ -139,7 +139,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _template_problems(setup: DatabaseSetup, config: pytest.Config) -> Iterator[str]:
-    """Why no test could begin."""
+    """Yields the reason why no test could start, if there is one."""
     try:
         with prepare(setup, config):
             pass
@@ -157,10 +157,10 @@ def _ini(config: pytest.Config, name: str) -> object:
 
 
 def examine() -> int:
-    """Prints the findings. 0 when nothing is unsafe, 1 otherwise, and 2 if the tests cannot be collected."""
+    """Prints the findings. Returns 0 if nothing is unsafe, 1 otherwise, and 2 if the tests cannot be collected."""
     found = Examination()
     said = io.StringIO()
-    leave_as_they_are()  # what this command has imported before pytest
+    leave_as_they_are()  # what this command imported before pytest started
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "--no-header", "-p", "no:randomly"], [found])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -1,5 +1,5 @@
-"""Engines that exist already, for `DatabaseSetup`: those of applications that make theirs when they are
-imported, or by a function that takes no options.
+"""Existing engines for `DatabaseSetup`: for applications that create their engine on import, or in a function that
+takes no options.
 
     create_engine=partial(rewired, engine)
     create_engine=lambda url, **options: rewired(make_engine(url), url, **options)
@@ -23,21 +23,21 @@ UNISOLATED = (
 
 
 def refuse(*_: Any, **__: Any) -> NoReturn:
-    """Fails the present test, too, as the application may answer an error in its own way."""
+    """Raises an error, and also fails the current test, as the application may handle the error in its own way."""
     said = UNISOLATED.format(place=call_site())
     note_fault(said)
     raise RuntimeError(said)
 
 
 def keep_closed(engine: Engine | AsyncEngine) -> None:
-    """Until it is rewired, it connects to nothing: the database that it knows may be a real one."""
+    """Keeps the engine from connecting until it is rewired: the database in its URL may be a real one."""
     pool = engine.pool
     pool.dispose()
     pool._creator = refuse
 
 
 def wired_engine(create_engine: Any) -> AsyncEngine | None:
-    """The engine that is known already, of `partial(rewired, engine)`."""
+    """Returns the engine in `partial(rewired, engine)`; `None` for anything else, where it is not known yet."""
     if isinstance(create_engine, partial) and create_engine.func is rewired:
         found: AsyncEngine = create_engine.args[0]
         return found
@@ -45,10 +45,10 @@ def wired_engine(create_engine: Any) -> AsyncEngine | None:
 
 
 def rewired(engine: AsyncEngine, url: str, **options: Any) -> AsyncEngine:
-    """Lets an engine connect to `url` from now on, in place: whatever was made with it follows.
+    """Makes an engine connect to `url` from now on, in place, so that everything created with it follows.
 
-    Its dialect, events and execution options stay. Its pool and its `connect_args` are not those of
-    production. Connections that were open before are not used again.
+    Keeps its dialect, events and execution options, but not production's pool and `connect_args`. Connections that
+    were opened earlier are not used again. Raises `pytest.UsageError` if `url` needs another driver.
     """
     other = create_async_engine(url, **options).sync_engine
     if other.driver != engine.driver:
@@ -61,14 +61,14 @@ def rewired(engine: AsyncEngine, url: str, **options: Any) -> AsyncEngine:
 
 
 def rewire_sync(engine: Engine, url: str) -> None:
-    """The same for a sync engine, which keeps its driver. It makes a connection each time that it needs
-    one, as one that stays open would be in the way of a reset."""
+    """Does the same for a sync engine, which keeps its driver. It opens a connection each time it needs one, as a
+    connection that stays open would block a reset."""
     own_url = make_url(url).set(drivername=engine.url.drivername)
     _replace_pool(engine, create_engine(own_url, poolclass=NullPool))
 
 
 def _replace_pool(engine: Engine, other: Engine) -> None:
-    """Gives it a pool like the other's, which has its own events."""
+    """Gives the engine a pool like the other engine's, but keeps its own pool events."""
     earlier, kind = engine.pool, type(other.pool)
     earlier.dispose()
     engine.pool = kind(

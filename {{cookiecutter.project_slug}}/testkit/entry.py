@@ -1,10 +1,11 @@
-"""The test kit as an installed pytest plugin, which is silent until a project binds it.
+"""The test kit as an installed pytest plugin, which does nothing until a project binds it.
 
     [tool.pytest.ini_options]
     testkit = "tests/testkit_binding.py"
 
-That module defines `SETUP`, a `DatabaseSetup`. It is imported before any `conftest.py`, so what it seals is sealed
-when these import the application. Nothing else of the kit is imported where there is no such setting.
+That module defines `SETUP`, a `DatabaseSetup`. It is imported before any `conftest.py`, so the settings that it seals
+are sealed by the time a `conftest.py` imports the application. Without this option, no other part of the kit is
+imported.
 """
 
 import importlib.util

@@ -19,16 +19,17 @@ from testkit.call_site import is_ours
 
 _sealed: set[type[BaseSettings]] = set()
 VARIABLES: dict[str, str] = {}
-"""The environment variables of all sealed settings, in upper case, with the names of the settings."""
+"""The environment variables of all sealed settings classes, in upper case, mapped to the names of the settings."""
 
 
 def seal(
     settings: type[BaseSettings] | Sequence[type[BaseSettings]], values: Mapping[str, str]
 ) -> None:
-    """From now on, these settings have their defaults and `values`, and nothing else.
+    """Restricts these settings to their defaults and `values` from now on.
 
-    `values` are environment variables; processes that a test starts inherit them. Settings that were
-    read before are read again: those in the variables of modules, and what `lru_cache` has kept.
+    `values` are environment variables, which processes started by a test inherit. Settings that were already read are
+    read again: those in variables of modules, and those cached by `lru_cache`. Raises `pytest.UsageError` if the
+    settings are not valid.
     """
     classes = list(_with_nested(settings if isinstance(settings, Sequence) else [settings]))
     _sealed.update(classes)
@@ -55,12 +56,12 @@ def seal(
 
 
 class UnsealedSettings(UserWarning):
-    """Settings that tests read from the developer's shell and files."""
+    """The tests read some settings from the developer's shell and files."""
 
 
 def warn_of_others() -> None:
-    """Warns of settings of the project that nobody has sealed, where others are. Call it when the tests have been
-    collected."""
+    """Warns about the project's settings classes that are not sealed although others are. Call it once the tests have
+    been collected."""
     if not _sealed:
         return
     for each in settings_of_project():
@@ -77,7 +78,7 @@ def warn_of_others() -> None:
 
 
 def settings_of_project() -> Iterator[type[BaseSettings]]:
-    """The classes of settings in its modules that have been imported."""
+    """Yields the settings classes in the project's imported modules."""
     for each in _subclasses(BaseSettings):
         module = sys.modules.get(each.__module__)
         if is_ours(getattr(module, "__file__", None) or "<"):
@@ -100,7 +101,7 @@ def _with_nested(classes: Sequence[type[BaseSettings]]) -> Iterator[type[BaseSet
 
 
 def _variables(settings: type[BaseSettings]) -> Iterator[tuple[str, str]]:
-    """Each variable that is read, also by an alias, with the name of its setting."""
+    """Yields each variable that is read, aliases included, with the name of its setting."""
     source = EnvSettingsSource(settings)
     for name, field in settings.model_fields.items():
         for _, variable, _ in source._extract_field_info(field, name):
@@ -109,11 +110,11 @@ def _variables(settings: type[BaseSettings]) -> Iterator[tuple[str, str]]:
 
 def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
     for module in list(sys.modules.values()):
-        # What stands in for a module may answer anything, and one that is lazy would be loaded.
+        # An object that stands in for a module may have any attribute, and a lazy module would be loaded.
         if type(module) is ModuleType and is_ours(vars(module).get("__file__") or "<"):
             for value in list(vars(module).values()):
                 if isinstance(value, classes):
-                    value.__init__()  # type: ignore[misc]  # in place, for whoever has it
+                    value.__init__()  # type: ignore[misc]  # in place, as others hold it
                 elif hasattr(value, "cache_clear") and _holds(value, classes):
                     value.cache_clear()
 
@@ -139,7 +140,7 @@ def overridden(settings: BaseSettings, **values: Any) -> Iterator[None]:
     for name, value in values.items():
         type(settings).__pydantic_validator__.validate_assignment(checked, name, value)
     earlier = {name: getattr(settings, name) for name in values}
-    # In place, since others have kept the object.
+    # In place, since others hold references to the object.
     settings.__dict__.update({name: getattr(checked, name) for name in values})
     try:
         yield
@@ -148,14 +149,14 @@ def overridden(settings: BaseSettings, **values: Any) -> Iterator[None]:
 
 
 class Guard:
-    """Notices when settings were changed otherwise. Some microseconds a look."""
+    """Notices when settings were changed by other means. Takes a few microseconds per check."""
 
     def __init__(self, settings: BaseSettings) -> None:
         self.settings = settings
         self._values = dict(vars(settings))
 
     def restore(self) -> list[str]:
-        """Takes all changes back. Returns the names of what was changed."""
+        """Undoes all changes. Returns the names of the settings that were changed."""
         found = vars(self.settings)
         if found == self._values:
             return []

@@ -1,4 +1,4 @@
-"""Every example of a test by hypothesis starts from the same database, as every test does."""
+"""Makes every example of a hypothesis test start from the same database, as every test does."""
 
 import sys
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from testkit.resets import Restore, save_all
 
 
 def has_examples(item: pytest.Item) -> bool:
-    """Whether the test is one of hypothesis."""
+    """Whether this is a hypothesis test."""
     return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
 
 
 @contextmanager
 def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task]) -> Iterator[None]:
-    """Undoes each example back to what the fixtures have arranged. About 1 ms for each."""
+    """Undoes each example, back to what the fixtures arranged. Takes about 1 ms per example."""
     worker = isolation.worker
     _adapt_settings(item.obj)
     handle = item.obj.hypothesis
@@ -72,8 +72,11 @@ def isolated_examples(item: Any, isolation: Isolation, earlier_tasks: set[Task])
 
 
 def _adapt_settings(test: Any) -> None:
-    """Fixtures that the test shares by all its examples are no mistake here; and the first example may
-    load what the others find, so only a deadline that the test states counts."""
+    """Allows function-scoped fixtures, and drops the default deadline.
+
+    Sharing fixtures between examples is not a mistake here. The first example may be slower, as it may load what the
+    others find loaded, so only a deadline that the test itself sets counts.
+    """
     hypothesis = sys.modules["hypothesis"]
     settings = test._hypothesis_internal_use_settings
     check = hypothesis.HealthCheck.function_scoped_fixture

@@ -1,15 +1,15 @@
-"""What is wrong with the present test, though nothing in it has raised an error."""
+"""Problems with the current test, although nothing in it raised an error."""
 
-_faults: dict[str, None] = {}  # each sentence once, in the order of their discovery
+_faults: dict[str, None] = {}  # each sentence once, in order of discovery
 
 
 def note_fault(sentence: str) -> None:
-    """The phase of the test that runs now will fail with this sentence."""
+    """Makes the current phase of the running test fail with this sentence."""
     _faults[sentence] = None
 
 
 def take_faults() -> list[str]:
-    """What was noted since the last call."""
+    """Returns the sentences noted since the last call."""
     taken = list(_faults)
     _faults.clear()
     return taken

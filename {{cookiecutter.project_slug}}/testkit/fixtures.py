@@ -1,6 +1,6 @@
-"""The fixtures and options of the test kit, a pytest plugin.
+"""Pytest plugin with the fixtures and options of the test kit.
 
-The project tells it about its database with `use_database()`, in a `pytest_configure` of its own.
+The project tells it about its database by calling `use_database()` in its own `pytest_configure`.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ IN_ASYNC_CODE = (
 WORKER = pytest.StashKey[Worker]()
 LAST_ISOLATED = pytest.StashKey[pytest.Item]()
 
-# With these a test reaches the database, but being wider in scope they cannot ask for its isolation.
+# Fixtures that give a test access to the database, but cannot request its isolation because their scope is wider.
 NEEDS_ISOLATION = frozenset({"app", "class_session", "engine", "worker_database"})
 
 
@@ -85,7 +85,7 @@ def use_database(config: pytest.Config, setup: DatabaseSetup) -> None:
         if engine is not None:
             keep_closed(engine)
     config.stash[DATABASE] = make_url(setup.url).get_backend_name()
-    import_backend(setup)  # before anybody blocks sockets
+    import_backend(setup)  # before anything blocks sockets
 
 
 def setup_of(config: pytest.Config) -> DatabaseSetup:
@@ -100,7 +100,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    # What all workers need is made once, and what is wrong with it is said once.
+    # What all workers need is made once here, and problems with it are reported once.
     prepared = ExitStack()
     config.add_cleanup(prepared.close)
     with _ends_the_run(config):
@@ -115,13 +115,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         names.remove("database_isolation")
     elif NEEDS_ISOLATION.isdisjoint(names):
         return
-    # First of its scope, but for what watches over all tests: before anybody connects.
+    # First of its scope, except for the fixture that watches over all tests: before anything connects.
     names.insert(names.index("nothing_left_running") + 1, "database_isolation")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test without an isolation must not reach the database: its rows would be those of the next one."""
+    """Keeps tests without isolation away from the database: the next test would find their rows."""
     worker = item.config.stash.get(WORKER, None)
     if worker is None or "database_isolation" in getattr(item, "fixturenames", ()):
         return (yield)
@@ -134,7 +134,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
-    """This process's own database, migrated. Some 10 ms, or 1 s when migrations have changed."""
+    """This process's own migrated database. Takes about 10 ms, or 1 s when migrations have changed."""
     with (
         _ends_the_run(request.config),
         open_worker_database(setup_of(request.config), request.config) as database,
@@ -144,13 +144,13 @@ def worker_database(request: pytest.FixtureRequest) -> Iterator[WorkerDatabase]:
 
 @contextmanager
 def _ends_the_run(config: pytest.Config) -> Iterator[None]:
-    """Without a template no test can say anything, so what is wrong with it is said once."""
+    """Ends the run if there is no database, as no test could run; the problem is reported once."""
     try:
         yield
     except (TemplateError, OSError) as error:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         capture = config.pluginmanager.get_plugin("capturemanager")
-        if terminal is not None and capture is not None:  # not in a worker of xdist
+        if terminal is not None and capture is not None:  # not in an xdist worker
             with capture.global_and_fixture_disabled():
                 terminal.line("")
                 terminal.section("there is no database to test with", red=True)
@@ -175,7 +175,7 @@ def database_worker(
     database: WorkerDatabase = request.getfixturevalue("worker_database")
     try:
         engine = setup.create_engine(database.url, **database.engine_options)
-    except pytest.UsageError as error:  # the same for every test, so it is said once
+    except pytest.UsageError as error:  # the same for every test, so report it once
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
     if engine.url.render_as_string(hide_password=False) != database.url:
         pytest.exit(
@@ -199,13 +199,13 @@ def database_worker(
 
 @pytest.fixture(scope="session")
 def engine(database_worker: Worker) -> AsyncEngine:
-    """The worker's engine. What is committed through it is undone, also with `rollback`."""
+    """The worker's engine. Whatever is committed through it is undone, even with `rollback`."""
     return database_worker.engine
 
 
 @pytest.fixture
 def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
-    """Undoes whatever the test does to the database. About 0.2 ms; other fixtures ask for it."""
+    """Undoes everything the test does to the database. Takes about 0.2 ms; usually requested by other fixtures."""
     item: pytest.Item = request.node
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     if loop.is_running():
@@ -215,7 +215,7 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
         with waiting_for_others():
             _finish_cleaning(request.config, worker)
         isolation = _isolation_class(item)(worker)
-        worker.refuses_connections = False  # as it is until a test asks in its body
+        worker.refuses_connections = False  # it is set if the test requests this in its body
         run(loop, isolation.begin())
     earlier_tasks = item.stash[EARLIER_TASKS]
     with ExitStack() as examples:
@@ -230,7 +230,7 @@ def database_isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
 
 
 def _isolation_class(item: pytest.Item) -> type[Isolation]:
-    if has_examples(item):  # each of them is undone by a reset
+    if has_examples(item):  # each example is undone by a reset
         return Committed
     for marker in item.iter_markers():  # the closest one first
         if marker.name in ISOLATIONS:
@@ -239,8 +239,8 @@ def _isolation_class(item: pytest.Item) -> type[Isolation]:
 
 
 def _finish_cleaning(config: pytest.Config, worker: Worker) -> None:
-    """Returns when the last test is undone. If it cannot be, it has failed, though pytest has left
-    it already."""
+    """Waits until the last test is undone. If that is impossible, reports that test as failed, although pytest has
+    already finished with it."""
     try:
         run(worker.loop, worker.finish_cleaning())
     except ResetError as error:
@@ -248,7 +248,7 @@ def _finish_cleaning(config: pytest.Config, worker: Worker) -> None:
         call = pytest.CallInfo.from_call(partial(fail, item, [str(error)]), "teardown")
         report = pytest.TestReport.from_item_and_call(item, call)
         item.ihook.pytest_runtest_logreport(report=report)
-        # What kept the lock has been ended now, where that was possible.
+        # Whatever held the lock has been ended by now, if that was possible.
         run(worker.loop, worker.finish_cleaning())
 
 
@@ -266,8 +266,8 @@ def each_isolation(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def session(database_isolation: Isolation) -> AsyncSession:
-    """A session to arrange and to assert with. It is not the one that requests use: commit what
-    they should see. It reads what the database holds now, never what it remembers."""
+    """A session for arranging and asserting. Requests use sessions of their own, so commit what they should see. It
+    always reads what the database holds now, never what it remembers."""
     return database_isolation.session()
 
 
@@ -283,8 +283,10 @@ def sync_session(request: pytest.FixtureRequest, database_isolation: Isolation) 
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """What a fixture of a class arranges for one of its parameters is undone with it: the next one arranges other rows.
-    It has to name `class_session` itself."""
+    """Undoes what a parametrized class-scoped fixture arranged for one parameter before it arranges rows for the next.
+
+    Only works for fixtures that request `class_session` directly.
+    """
     worker = request.config.stash.get(WORKER, None)
     is_of_a_class = fixturedef.scope == "class" and "class_session" in fixturedef.argnames
     if worker is not None and is_of_a_class and hasattr(request, "param"):
@@ -295,10 +297,10 @@ def pytest_fixture_setup(
 
 @pytest_asyncio.fixture(scope="class")
 async def class_session(database_worker: Worker) -> AsyncIterator[AsyncSession]:
-    """To arrange expensive rows once for a class, in a class-scoped fixture.
+    """A session for arranging expensive rows once per class, in a class-scoped fixture.
 
-    Every test of the class sees them, and is undone back to them. The tests themselves read and
-    write through `session` and `client`. Costs some milliseconds for each class.
+    Every test of the class sees them, and is undone back to them. The tests themselves read and write through
+    `session` and `client`. Costs a few milliseconds per class.
     """
     await database_worker.push_baseline()
     maker = database_worker.sessionmaker

@@ -10,10 +10,9 @@ from sqlalchemy.util import await_only, greenlet_spawn
 def in_greenlet(
     function: Callable[..., Coroutine[Any, Any, Any]],
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Runs a coroutine function in a greenlet of SQLAlchemy.
+    """Makes a coroutine function run in a greenlet of SQLAlchemy.
 
-    Sync sessions that are used in it may then wait for an async driver, as those below an
-    `AsyncSession` do.
+    Sync sessions used in it can then wait for an async driver, as those underneath an `AsyncSession` do.
     """
 
     @wraps(function)
@@ -37,7 +36,7 @@ def _drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class _Yield:
-    """Hands on what a coroutine has yielded, a future mostly, to the event loop."""
+    """Passes what a coroutine yielded, usually a future, on to the event loop."""
 
     def __init__(self, awaited: Any) -> None:
         self._awaited = awaited

@@ -1,4 +1,4 @@
-"""A sentence beside the errors that everybody meets once, a pytest plugin."""
+"""Pytest plugin that adds a hint to errors that everybody meets once."""
 
 import os
 import re
@@ -81,7 +81,8 @@ def pytest_collection_finish() -> None:
 
 
 def _wanted_host() -> str | None:
-    """What the library that is about to be refused calls the host, or the project that called it."""
+    """Returns the host that the blocked connection was meant for, from the variables of the library, or of the project
+    code that called it."""
     frame = sys._getframe(2)
     while frame.f_back is not None:
         for name in ("_args", "host", "remote_host", "address"):

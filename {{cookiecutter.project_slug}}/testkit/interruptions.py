@@ -1,6 +1,6 @@
-"""Ctrl-C in the midst of what the kit does for a test, which would be left half done: it takes effect at the end.
+"""Delays Ctrl-C while the kit does something for a test that must not be left half done.
 
-That is in 0.2 ms, as a rule. For whoever presses it a second time, at once.
+It usually takes effect within 0.2 ms. A second Ctrl-C takes effect at once.
 """
 
 import signal
@@ -15,19 +15,21 @@ RAISE = signal.default_int_handler
 
 
 class Uninterrupted:
-    """A context in which Ctrl-C only is noted, and at whose end it is raised. 2 us: `signal` itself, which makes enums
-    of everything, would take 10."""
+    """A context in which Ctrl-C is only noted, and at the end of which it is raised.
+
+    Takes 2 us. The public `signal` module, which converts everything to enums, would take 10.
+    """
 
     def __enter__(self) -> None:
         self._has_come = self._is_over = False
-        # Whoever else has a handler, as asyncio has one while it runs a test, knows better.
+        # Any other handler, such as asyncio's while it runs a test, takes precedence.
         self._is_held = getsignal(SIGINT) is RAISE and get_ident() == main_thread().ident
         if self._is_held:
             handle(SIGINT, self._note)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         handle(SIGINT, RAISE)
-        if self._is_over:  # who has found it here, as pdb does, has put it back
+        if self._is_over:  # something like pdb saved this handler, and has put it back
             raise KeyboardInterrupt
         self._has_come = True
 

@@ -1,14 +1,14 @@
-"""The two ways in which a test is undone.
+"""The two ways of undoing a test.
 
 `Committed`, the default: commits are real, on the engine's real pool. Afterwards the database is reset.
 
 `Rollback`: the test runs inside one outer transaction, which is rolled back. Sessions join it with
 savepoints of their own, so that `commit()`, `rollback()` and an `IntegrityError` mean to the
 application what they mean in production (SQLAlchemy documents this as "Joining a Session into an
-External Transaction", with `join_transaction_mode="create_savepoint"`). What one connection cannot tell
-as it is in production fails by name.
+External Transaction", with `join_transaction_mode="create_savepoint"`). Where a single connection cannot
+behave as in production, the problem is reported by name.
 
-In both, what the test has left open is closed, and reported with the place it came from.
+In both cases, whatever the test left open is closed, and reported with the place where it was opened.
 """
 
 import asyncio
@@ -45,15 +45,15 @@ TURN_TIMEOUT = 5.0  # seconds
 
 
 class RequestsOverlapped(UserWarning):
-    """With `rollback`, what should have happened at the same time happened in turn."""
+    """With `rollback`, transactions that should have overlapped ran one after the other."""
 
 
 class LateCommit(UserWarning):
-    """A client got its answer before it was true."""
+    """A client got its response before the changes behind it were committed."""
 
 
 class HeldTransaction(UserWarning):
-    """A transaction is open for as long as a client stays."""
+    """A transaction stays open for as long as a client stays connected."""
 
 
 class Begun(NamedTuple):
@@ -85,11 +85,11 @@ class Worker:
         self.used: set[ConnectionPoolEntry] = set()
         """Connections that were in use since the last reset."""
         self.cleaning: Eager[None] | None = None
-        """Undoes the last test, while pytest prepares the next one."""
+        """The cleaning in progress: it undoes the last test while pytest prepares the next one."""
         self.was_reconnected = False
         self.is_clean = True
         self.refuses_connections = False
-        """The test that runs has no isolation, so nothing would undo what it writes."""
+        """Whether the running test has no isolation, so that nothing would undo what it writes."""
 
     async def start(self) -> None:
         await self.database.start(self.engine)
@@ -98,10 +98,10 @@ class Worker:
         event.listen(pool, "checkin", self._note_checkin)
 
     async def connect(self) -> AsyncConnection:
-        """The connection of the outer transaction. It belongs to no test."""
+        """Returns the connection of the outer transaction, opened if necessary. It belongs to no test."""
         if self.connection is None:
             earlier = self.checked_out.copy(), self.used.copy()
-            await asyncio.sleep(0)  # drivers connect only where the event loop runs
+            await asyncio.sleep(0)  # drivers connect only while the event loop runs
             self.connection = await self.engine.connect()
             self.checked_out, self.used = earlier
             # An engine that knows the option takes no write lock before the first write.
@@ -109,7 +109,7 @@ class Worker:
         return self.connection
 
     async def disconnect(self) -> None:
-        """Drops that connection, with whatever state a test has put it into."""
+        """Drops the connection of the outer transaction, whatever state a test left it in."""
         if self.connection is not None:
             await asyncio.sleep(0)
             await self.connection.invalidate()
@@ -118,12 +118,12 @@ class Worker:
             self.was_reconnected = True
 
     def begin_cleaning(self) -> None:
-        """Undoes what was committed, wherever that was; what takes longer goes on later."""
+        """Starts to undo everything that was committed, on any connection; what takes longer continues later."""
         self.is_clean = False
         self.cleaning = Eager(self._clean())
 
     async def finish_cleaning(self) -> None:
-        """Returns when the database is clean; `ResetError` when a lock prevents it."""
+        """Waits until the database is clean. Raises `ResetError` if a lock prevents that."""
         if self.cleaning is not None:
             cleaning, self.cleaning = self.cleaning, None
             await cleaning
@@ -151,7 +151,7 @@ class Worker:
             await self._reconnect_all()
 
     async def begin_class_rows(self) -> None:
-        """What sessions of classes arrange from now on can be undone by itself."""
+        """Begins a new baseline, so that what class sessions arrange from now on can be undone separately."""
         for session in self.class_sessions:
             await session.commit()
         await self.finish_cleaning()
@@ -189,7 +189,7 @@ class Isolation:
     bind: AsyncEngine | AsyncConnection
     commit_check: str | None = None
     keeps_locks = False
-    """Whether a row that one session has locked is kept from others."""
+    """Whether a row that one session has locked is locked for other sessions."""
     join_transaction_mode: Literal["create_savepoint", "conditional_savepoint"]
     session_class: type[ApplicationSession]
 
@@ -199,13 +199,13 @@ class Isolation:
         self._admitted: dict[Session, Begun] = {}
         """The application's open transactions."""
         self._answered: dict[Session, str] = {}
-        """Those that had something to commit when the response was complete, with a sentence that says so."""
+        """Sessions that had something to commit when the response was complete, each with a sentence that says so."""
         self._makers: WeakKeyDictionary[Session, Task | None] = WeakKeyDictionary()
-        """The task that each session of the application was made in."""
+        """The task in which each session of the application was created."""
         self._suspected: set[Session] = set()
 
     async def begin(self) -> None:
-        """Prepares everything for the test; the database is clean."""
+        """Prepares everything for the test. The database must be clean."""
         await self._save_class_arrangements()
         self._earlier_connections = frozenset(self.worker.checked_out)
         await self._enter()
@@ -233,7 +233,7 @@ class Isolation:
         return session
 
     def sync_session(self) -> Session:
-        """The same for sync code."""
+        """Returns a session for the test itself, for sync code."""
         session = joined(ObservingSession, self.worker.sessionmaker)(
             self._sync_bind(),
             join_transaction_mode=self.join_transaction_mode,
@@ -244,7 +244,7 @@ class Isolation:
         return session
 
     def note_made(self, session: Session) -> None:
-        """A session of the application."""
+        """Records the task in which a session of the application was created."""
         self._makers[session] = None if asyncio._get_running_loop() is None else responsible_task()
 
     def admit(self, session: Session) -> None:
@@ -258,14 +258,14 @@ class Isolation:
         """Called after a commit, if it released a savepoint."""
 
     def note_answer(self, what: str, task: Task) -> None:
-        """The response of this task is complete."""
+        """Records which sessions of this task still have something to commit, now that its response is complete."""
         tasks = lineage(task)
         for session, maker in list(self._makers.items()):
             if maker in tasks and (has_written(session) or unflushed(session)):
                 self._answered[session] = what
 
     def note_begin_of_commit(self, session: Session) -> None:
-        """Warns if the client has its answer already."""
+        """Warns if the client already has its response."""
         what = self._answered.pop(session, None)
         if what is not None and (has_written(session) or unflushed(session)):
             warnings.warn(
@@ -283,7 +283,7 @@ class Isolation:
             self._give_turn()
 
     def note_outside_call(self, what: str, fakes: str) -> None:
-        """Fails the test if the present task has a transaction open while it waits for others."""
+        """Fails the test if the current task has a transaction open while it waits for an external service."""
         for place in self._open_transactions({responsible_task()}):
             note_fault(
                 f"{what} is called, at {call_site(fakes)}, while the transaction that was begun at "
@@ -292,8 +292,11 @@ class Isolation:
             )
 
     def note_wait(self, what: str, task: Task) -> None:
-        """Warns if `task`, or one between it and the present one, has a transaction open; or had its session used
-        by another one, in a transaction that was open when this was called the last time."""
+        """Warns if `task`, or a task between it and the current one, has a transaction open.
+
+        Also warns if another task uses a session created by one of these, in a transaction that was already open
+        when this was last called.
+        """
         tasks = lineage(task)
         places = self._open_transactions(tasks)
         for session, begun in self._admitted.items():
@@ -313,16 +316,16 @@ class Isolation:
             )
 
     def _open_transactions(self, tasks: set[Task | None]) -> list[str]:
-        """Where those of these tasks have been begun."""
+        """Returns where the open transactions of these tasks were begun."""
         return [begun.place for begun in self._admitted.values() if begun.task in tasks]
 
     async def end(self, earlier_tasks: set[Task]) -> list[str]:
-        """Closes what the test has left open, says what that was, and begins to undo the test."""
+        """Closes what the test left open, and begins to undo the test. Returns a description of each leak."""
         leaks = await finish_tasks(self.worker.loop, earlier_tasks)
         for place, _ in self._admitted.values():
             leaks.append(f"a session with an open transaction, begun at {place}")
         if self._admitted or self._connections_in_use():
-            await asyncio.sleep(0)  # drivers end a connection only where the event loop runs
+            await asyncio.sleep(0)  # drivers end connections only while the event loop runs
         if self._admitted:
             for entry in self._connections_in_use():
                 leaks[-1] += await self._last_statement(entry)
@@ -378,11 +381,11 @@ class Isolation:
             self.worker.used.clear()
 
     def _end_idle_transactions(self) -> None:
-        """Ends what the test's own sessions have only read, as it would see old data otherwise."""
+        """Ends transactions in which the test's own sessions have only read, as these would see old data otherwise."""
         for session in self._sessions:
-            if session.is_busy:  # something works in the background, beside the test
+            if session.is_busy:  # something in the background is using it
                 continue
-            if self.keeps_locks and has_locked(session):  # which the application is to meet
+            if self.keeps_locks and has_locked(session):  # the application should run into them
                 continue
             pending = unflushed(session)
             if pending or has_written(session):
@@ -425,7 +428,7 @@ class Rollback(Isolation):
         self._turn_of: asyncio.Task[Any] | None = None
         self._has_overlapped = False
         self._commits_inside: dict[Session, list[str]] = {}
-        """Of open transactions of the application: where others have committed meanwhile."""
+        """For each open transaction of the application, the places where others have committed meanwhile."""
 
     async def _enter(self) -> None:
         self.bind = await self.worker.connect()
@@ -445,7 +448,7 @@ class Rollback(Isolation):
             self._joined.begin()
         return self._joined
 
-    # Of two transactions that overlap, the younger one is a savepoint within the older one.
+    # When two transactions overlap, the later one is a savepoint within the earlier one.
 
     def note_commit(self, session: Session) -> None:
         kept = self._commits_inside.pop(session, [])
@@ -505,26 +508,26 @@ class Rollback(Isolation):
 
 
 def note_outside_call(sessionmaker: async_sessionmaker[AsyncSession], what: str) -> None:
-    """Call it when the application waits for a service outside: `what` is its method."""
+    """Call it when the application waits for an external service; `what` is the service's method."""
     if (isolation := _isolation_of(sessionmaker)) is not None:
         fakes = sys._getframe(1).f_code.co_filename
         isolation.note_outside_call(f"`{what}`", fakes)
 
 
 def note_wait(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
-    """Call it when a route, of this task, waits or goes on as long as its client stays."""
+    """Call it when a route that runs in this task waits, or goes on, for as long as its client stays."""
     if (isolation := _isolation_of(sessionmaker)) is not None:
         isolation.note_wait(what, task)
 
 
 def note_answer(sessionmaker: async_sessionmaker[AsyncSession], what: str, task: Task) -> None:
-    """Call it when a response, of this task, is complete."""
+    """Call it when the response that this task sends is complete."""
     if (isolation := _isolation_of(sessionmaker)) is not None:
         isolation.note_answer(what, task)
 
 
 def _isolation_of(sessionmaker: async_sessionmaker[AsyncSession]) -> Isolation | None:
-    """Of the present test, if it has one."""
+    """Returns the isolation of the current test, if it has one."""
     isolation: Isolation | None = sessionmaker.kw.get("info", {}).get("isolation")
     return isolation
 

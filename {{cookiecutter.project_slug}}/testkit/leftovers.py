@@ -1,7 +1,7 @@
-"""What a test has left running: tasks, clean-ups of async generators, threads.
+"""Finds what a test left running: tasks, clean-ups of async generators, threads.
 
-What is just finishing may finish. What goes on after that is named by the line that has started it,
-and ended where that is possible.
+What is about to finish may finish. What is still running after that is reported with the line that started it, and
+ended if possible.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from testkit.call_site import TASKS, UNKNOWN, call_site, is_ours, relative
 from testkit.clock import monotonic
 from testkit.faults import note_fault
 
-TURNS = 10  # of the event loop, and then
-GRACE = 0.25  # seconds, for what is about to end, also on a machine with too much to do
+TURNS = 10  # of the event loop, followed by `GRACE`
+GRACE = 0.25  # seconds for what is about to end, even on an overloaded machine
 CLEANUP_TIMEOUT = 2.0  # seconds
 CANCEL_TIMEOUT = 1.0  # seconds
 THREAD_TIMEOUT = 0.25  # seconds
-LONGEST_SLEEP = 0.25  # seconds that the event loop may stand still
+LONGEST_SLEEP = 0.25  # seconds for which the event loop may be blocked
 
 SQLALCHEMY = str(Path(sqlalchemy.__file__).parent)
 
@@ -37,22 +37,22 @@ Task = asyncio.Task[Any]
 
 _creators: WeakKeyDictionary[Task, Task | None] = WeakKeyDictionary()
 _new: WeakSet[Task] = WeakSet()
-"""Those of this test."""
+"""Tasks that were created during the current test."""
 _threads: list[tuple[threading.Thread, str]] = []
 """Threads that the project itself has started, and where."""
 
 
 class BlockedLoop(UserWarning):
-    """The event loop stands still while one test sleeps."""
+    """`time.sleep()` blocks the event loop."""
 
 
 def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on, this loop knows where its tasks come from. About 3 us for each."""
+    """Records where each task of this loop was created, from now on. Takes about 3 us per task."""
     make: Any = loop.get_task_factory() or _make_task
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Task:
         task: Task = make(loop, coroutine, **options)
-        if asyncio._get_running_loop() is not None:  # else it is a test, or a fixture
+        if asyncio._get_running_loop() is not None:  # otherwise it is a test or a fixture
             TASKS[task] = call_site()
             _creators[task] = asyncio.current_task(loop)
             _new.add(task)
@@ -62,12 +62,12 @@ def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
         TASKS[loop.create_task(closing)] = place
 
     def finalize(generator: AsyncGenerator[Any, Any]) -> None:
-        # As asyncio does, but the task keeps the line that left the generator unfinished.
+        # Does what asyncio does, but also records the line that left the generator unfinished.
         loop._asyncgens.discard(generator)  # type: ignore[attr-defined]
         if not loop.is_closed():
             loop.call_soon_threadsafe(clean_up, generator.aclose(), call_site())
 
-    loop.time = monotonic  # type: ignore[method-assign]  # or no time-out would end in a time that is frozen
+    loop.time = monotonic  # type: ignore[method-assign]  # otherwise no time-out would end while time is frozen
     loop.set_exception_handler(_note_failure)
     loop.set_task_factory(factory)
     if isinstance(loop, asyncio.BaseEventLoop):
@@ -75,7 +75,7 @@ def observe_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _note_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Of a task that nobody keeps: its error will never be seen."""
+    """Records the failure of a task to which nobody holds a reference, and whose error would never be seen."""
     error, task = context.get("exception"), context.get("future")
     if error is not None and isinstance(task, asyncio.Task):
         note_fault(f"{_failure(task, error)}.")
@@ -83,7 +83,7 @@ def _note_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
 
 
 def failed_tasks() -> Iterator[str]:
-    """Those of this test whose error nobody has looked at."""
+    """Describes the failed tasks of this test whose error nobody has retrieved."""
     for task in list(_new):
         if task.done() and getattr(task, "_log_traceback", False) and (error := task.exception()):
             yield _failure(task, error)
@@ -95,7 +95,7 @@ def _failure(task: Task, error: BaseException) -> str:
 
 
 def responsible_task() -> Task | None:
-    """The present task; or the one that waits for it, as SQLAlchemy ends a session in its own."""
+    """Returns the current task, or, if it is one in which SQLAlchemy ends a session, the task that waits for it."""
     task = asyncio.current_task()
     while task is not None and _code_file(task).startswith(SQLALCHEMY):
         task = _creators.get(task)
@@ -103,7 +103,7 @@ def responsible_task() -> Task | None:
 
 
 def lineage(task: Task) -> set[Task | None]:
-    """The present task, and those that have led to it, as far as `task`."""
+    """Returns `task`, the current task, and those between them in the chain of creation."""
     found: set[Task | None] = {task}
     present = asyncio.current_task()
     while present is not None and present is not task:
@@ -123,8 +123,8 @@ def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) 
 async def finish_tasks(loop: asyncio.AbstractEventLoop, earlier: set[Task]) -> list[str]:
     """Lets tasks that are newer than `earlier` finish, and cancels those that do not.
 
-    Says what they were. The clean-up of a generator is never cancelled. Where there is nothing to
-    wait for, this takes some microseconds, and no event loop.
+    Returns descriptions of those that did not finish. Clean-ups of generators are never cancelled. If there is nothing
+    to wait for, this takes a few microseconds and needs no running event loop.
     """
     running = partial(_running, loop, earlier)
     if not getattr(loop, "_ready", True) and not running():
@@ -180,7 +180,7 @@ def waiting_places(loop: asyncio.AbstractEventLoop, earlier: set[Task]) -> Itera
 
 
 def _suspended(waiting: Any) -> tuple[Any, Any, Any]:
-    """The code and the frame of a coroutine or generator, and what it waits for itself."""
+    """Returns the code and the frame of a coroutine or generator, and what it is waiting for."""
     for kind, inner in (("cr", "cr_await"), ("ag", "ag_await"), ("gi", "gi_yieldfrom")):
         if hasattr(waiting, inner):
             found = (f"{kind}_code", f"{kind}_frame", inner)
@@ -190,7 +190,8 @@ def _suspended(waiting: Any) -> tuple[Any, Any, Any]:
 
 
 def observe_threads() -> Callable[[], None]:
-    """From now on it is known which threads the project starts, and where. Returns what ends it."""
+    """Records which threads the project starts, and where, and warns of `time.sleep()` in the event loop. Returns a
+    function that ends this."""
     start, sleep = threading.Thread.start, time.sleep
 
     @wraps(start)
@@ -221,13 +222,13 @@ def observe_threads() -> Callable[[], None]:
 
 
 def forget_earlier() -> None:
-    """What was started until now belongs to no test, or to several."""
+    """Forgets what was started so far: it belongs to no test, or to several."""
     _threads.clear()
     _new.clear()
 
 
 def finish_threads() -> Iterator[str]:
-    """Waits a moment for the threads of this test. Says which of them go on."""
+    """Waits briefly for the threads of this test. Describes those that keep running."""
     for thread, place in _threads:
         if thread.is_alive() and thread is not threading.current_thread():
             thread.join(THREAD_TIMEOUT)

@@ -1,7 +1,7 @@
-"""Markers: the project's own, and the speed of the tests that do not state theirs.
+"""Markers: the project's own, and a speed for tests that do not state one.
 
-An unmarked test is `fast`, `medium` or `slow` by what the ledger says about its recent runs. A test
-that has never run counts as fast.
+An unmarked test is `fast`, `medium` or `slow` according to its recent runs in the ledger. A test that has never run
+counts as fast.
 """
 
 import pytest

@@ -1,6 +1,6 @@
-"""What all tests share and single ones change: after each test it is as before, a pytest plugin.
+"""Pytest plugin that restores, after each test, shared state that single tests change.
 
-A fixture that is wider than a test may change it as well, for as long as it lives.
+A fixture with a wider scope may change such state too, for as long as the fixture lives.
 """
 
 from collections.abc import Generator
@@ -28,7 +28,7 @@ class Original:
         self.content = self.present()
 
     def note_since(self, before: Any) -> None:
-        """Only what has changed since then."""
+        """Updates the noted content only with what has changed since `before`."""
         now = self.present()
         if isinstance(now, dict):
             self.content = {k: v for k, v in self.content.items() if k in now or k not in before}
@@ -39,7 +39,7 @@ class Original:
             self.content += [one for one in now if one not in before]
 
     def save(self) -> Restore:
-        """Returns what brings back its present content."""
+        """Returns a function that restores the present content."""
         value, content = self.place[self.name], self.present()
         return partial(self._bring_back, value, content)
 
@@ -55,11 +55,11 @@ class Original:
 
 _originals: list[Original] = []
 _ending: set[Any] = set()
-"""Fixtures that are about to take back what they have changed."""
+"""Fixtures that are about to undo their own changes."""
 
 
 def keep_between_tests(owner: object, *names: str) -> None:
-    """From now on, these attributes have after each test what they had before. About 2 us for each of them."""
+    """Restores these attributes, which are dictionaries or lists, after each test. Takes about 2 us for each."""
     for name in names:
         original = Original(owner, name)
         _originals.append(original)
@@ -86,7 +86,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
     finally:
         for original, content in before:
             original.note_since(content)
-        fixturedef.addfinalizer(partial(_begin_end, fixturedef))  # before those of its own
+        fixturedef.addfinalizer(partial(_begin_end, fixturedef))  # runs before its own finalizers
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 CHEAP_ARGON2 = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}  # memory in KiB
-CHEAP_BCRYPT = 4  # the least that bcrypt can do
-# What a `CryptContext` of passlib takes where it is told nothing else.
+CHEAP_BCRYPT = 4  # the lowest cost that bcrypt allows
+# Defaults for passlib's `CryptContext`, which apply unless it is configured otherwise.
 PASSLIB = {
     "bcrypt": ("bcrypt", {"default_rounds": CHEAP_BCRYPT}),
     "argon2": ("argon2", {"default_rounds": 1, "memory_cost": 8, "parallelism": 1}),
@@ -17,10 +17,10 @@ PASSLIB = {
 
 
 def hash_cheaply() -> None:
-    """From now on bcrypt, argon2-cffi, pwdlib and passlib hash in some 0.1 ms, with real hashes.
+    """Makes bcrypt, argon2-cffi, pwdlib and passlib hash in about 1 ms or less from now on; the hashes are real.
 
-    Call it before the application is imported. What was hashed at another cost is still verified, at that
-    cost. A test that must see production's cost reads the parameters of the application instead.
+    Call it before the application is imported. Existing hashes of another cost are still verified, at that cost.
+    A test about production's cost has to check the application's parameters instead.
     """
     _change("bcrypt", "gensalt", _with_few_rounds)
     _change("argon2", "PasswordHasher.__init__", _with_cheap_parameters)

@@ -1,4 +1,4 @@
-"""All of the test kit as one pytest plugin."""
+"""The whole test kit as one pytest plugin."""
 
 import pytest
 
@@ -14,18 +14,21 @@ PLUGINS = [
     "testkit.steps",
     "testkit.databases.ahead",
     "testkit.fixtures",
-    "testkit.unseen.plugin",  # before anything of the project is imported
+    "testkit.unseen.plugin",  # before any module of the project is imported
 ]
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    # Not by `pytest_plugins`: for each of those, pytest looks through all packages (2 ms).
+    # Not through `pytest_plugins`: for each name there, pytest searches all installed packages (2 ms).
     for plugin in PLUGINS + modules_of_conftests(pluginmanager):
         pluginmanager.import_plugin(plugin)
 
 
 def modules_of_conftests(pluginmanager: pytest.PytestPluginManager) -> list[str]:
-    """What pytest would import next. One without a dot may be the name that a package gives its plugin."""
+    """Returns the plugin modules that pytest would import next.
+
+    Names without a dot are left out, as they may be names that packages give to their plugins.
+    """
     wanted = [
         getattr(plugin, "pytest_plugins", ()) for _, plugin in pluginmanager.list_name_plugin()
     ]

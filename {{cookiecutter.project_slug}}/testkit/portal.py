@@ -1,9 +1,8 @@
-"""Keeps the event loop that all tests share, whoever wants another one in a sync test.
+"""Keeps the event loop that all tests share, even if something in a sync test wants another one.
 
-When it ends, `asyncio.run` leaves the thread without a loop, for which SQLAlchemy asks in sync code: it
-gets the shared one back. Starlette's `TestClient` would start another loop in a thread, where the
-connections of this one are of no use. In a sync test nothing else runs, so the shared loop itself can run
-in that thread for as long as a request takes.
+When `asyncio.run` ends, it leaves the thread without a loop, but SQLAlchemy needs one in sync code: the shared loop is
+put back. Starlette's `TestClient` would start another loop in a thread, where the connections of the shared loop cannot
+be used. Nothing else runs in a sync test, so the shared loop itself can run in that thread during a request.
 """
 
 import asyncio
@@ -19,8 +18,8 @@ from anyio.from_thread import BlockingPortal
 
 
 def share_loop(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Whoever asks anyio for a portal in sync code gets one on this loop, and whoever takes the loop
-    away from the main thread gives it back. Returns what ends that."""
+    """Makes anyio's portals in sync code use this loop, and puts the loop back when something removes it from the main
+    thread. Returns a function that ends this."""
     start_another = anyio.from_thread.start_blocking_portal
     set_loop = asyncio.set_event_loop
 

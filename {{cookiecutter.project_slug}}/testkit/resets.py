@@ -1,8 +1,8 @@
-"""What has to be as new for every test: fakes, caches, counters.
+"""State that has to be fresh for every test: fakes, caches, counters.
 
     reset_between_tests(my_cache.clear)
 
-is all that a part of a project needs, in the module of its fixture for example.
+is all that is needed, for example in the module of the fixture.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _saves: list[Callable[[], Restore]] = []
 
 
 def reset_between_tests(reset: Callable[[], object]) -> None:
-    """From now on `reset` is called before every test, and before every example of hypothesis."""
+    """Calls `reset` before every test, and before every hypothesis example, from now on."""
     _resets.append(reset)
 
 
 def keep_between_examples(save: Callable[[], Restore]) -> None:
-    """For what fixtures arrange: `save` is called before the first example of hypothesis, and what it returns brings
-    that back before each of the others."""
+    """Preserves what fixtures arranged: `save` is called before the first hypothesis example, and returns a function
+    that is called before each of the others to restore it."""
     _saves.append(save)
 
 
@@ -30,7 +30,7 @@ def reset_all() -> None:
 
 
 def save_all() -> Restore:
-    """Returns what resets all, and brings back what fixtures have arranged until now."""
+    """Returns a function that resets everything, and restores what fixtures have arranged so far."""
     restores = [save() for save in _saves]
 
     def restore_all() -> None:

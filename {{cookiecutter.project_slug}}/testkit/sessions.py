@@ -1,4 +1,4 @@
-"""The two kinds of sessions in a test: those of the test itself, and those of the application."""
+"""The two kinds of sessions in a test: the test's own, and the application's."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,24 +21,24 @@ LOCKS = re.compile(
 
 
 class Judge(Protocol):
-    """What a session tells about itself to the isolation that it belongs to."""
+    """What a session reports to the isolation that it belongs to."""
 
     commit_check: str | None
 
     def note_made(self, session: Session) -> None:
-        """There is a new session of the application."""
+        """Called when the application has created a session."""
 
     def admit(self, session: Session) -> None:
-        """A session of the application is about to send a statement."""
+        """Called when a session of the application is about to send a statement."""
 
     def note_begin_of_commit(self, session: Session) -> None:
-        """It is about to commit."""
+        """Called when a session of the application is about to commit."""
 
     def note_commit(self, session: Session) -> None:
-        """It has committed."""
+        """Called when a session of the application has committed, by releasing a savepoint."""
 
     def dismiss(self, session: Session) -> None:
-        """Its transaction has ended."""
+        """Called when the transaction of a session of the application has ended."""
 
 
 def _judge(session: Session) -> Judge:
@@ -59,13 +59,13 @@ def _busy(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class ObservingSession(Session):
-    """A session of the test. What it reads is what the database holds now.
+    """A session of the test itself. It always reads what the database holds now.
 
-    An answer from the identity map would hide what the application did or failed to do.
+    Answers from the identity map would hide what the application did or failed to do.
     """
 
     is_busy = False
-    """It waits for the database; what another task sees of it meanwhile is not its final state."""
+    """Whether it is waiting for the database; what other tasks see of it meanwhile is not its final state."""
 
     commit = _busy(Session.commit)
     execute = _busy(Session.execute)
@@ -83,12 +83,12 @@ class ObservingSession(Session):
         return super().get_one(*args, **self._afresh(kwargs))
 
     def _afresh(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        # Changes that were not flushed yet would be overwritten.
+        # Changes that have not been flushed would be overwritten.
         return kwargs if self.dirty else kwargs | {"populate_existing": True}
 
 
 class ApplicationSession(Session):
-    """A session of the application. Before its transaction reaches the database, it is admitted."""
+    """A session of the application. The isolation admits it before its transaction reaches the database."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,10 +100,10 @@ class ApplicationSession(Session):
 
 
 class SavepointSession(ApplicationSession):
-    """One whose commits release a savepoint. It notes whether they had something to keep."""
+    """An application session whose commits release a savepoint. Records whether there was anything to commit."""
 
     def connection(self, *args: Any, **kwargs: Any) -> Any:
-        # What is sent through it past the session is not seen here.
+        # The session does not see what is sent through this connection directly, so assume a write.
         if not (kwargs.get("execution_options") or {}).get("read_only"):
             self.info["has_written"] = True
         return super().connection(*args, **kwargs)
@@ -113,8 +113,8 @@ Kind = TypeVar("Kind", bound=Session)
 
 
 def joined(kind: type[Kind], maker: async_sessionmaker[Any]) -> type[Kind]:
-    """A class that is of this kind and of the application's, which may have methods of its own (SQLModel's
-    has `exec()`)."""
+    """Returns a class that derives from `kind` and from the application's session class, which may have methods of
+    its own, such as `exec()` of SQLModel."""
     base = maker.class_.sync_session_class
     given = maker.kw.get("sync_session_class")
     is_ours = given is None or issubclass(given, ApplicationSession)
@@ -131,10 +131,10 @@ def _joined(kind: Any, base: type[Session]) -> Any:
 def made_by(
     maker: async_sessionmaker[Any] | type[AsyncSession],
 ) -> Iterator[async_sessionmaker[Any]]:
-    """The application's sessionmaker, as it was again afterwards.
+    """Yields the application's sessionmaker, and restores its configuration afterwards.
 
-    For a class of sessions, one whose configuration counts for all sessions of this class, whoever makes
-    them: `AsyncSession(engine)`, or several sessionmakers.
+    For a session class, yields a sessionmaker whose configuration applies to all of the application's sessions of
+    that class, however they are created: by `AsyncSession(engine)`, or by several sessionmakers.
     """
     if isinstance(maker, async_sessionmaker):
         in_production = dict(maker.kw)
@@ -143,7 +143,7 @@ def made_by(
         return
 
     everyone: async_sessionmaker[Any] = async_sessionmaker(class_=maker)
-    everyone.kw.clear()  # its defaults, which are not those of others
+    everyone.kw.clear()  # its own defaults must not apply to other sessions
     create = maker.__init__
 
     def configured(session: AsyncSession, bind: Any = None, **options: Any) -> None:
@@ -162,17 +162,17 @@ def made_by(
 
 
 def has_written(session: Session) -> bool:
-    """Whether its transaction may have changed something, as far as the session was told."""
+    """Whether the session's transaction may have changed something, as far as the session knows."""
     return bool(session.info.get("has_written"))
 
 
 def has_locked(session: Session) -> bool:
-    """Whether its transaction may keep rows from others."""
+    """Whether the session's transaction may hold locks that block others."""
     return bool(session.info.get("has_locked"))
 
 
 def unflushed(session: Session) -> list[object]:
-    """What was added, changed or deleted, and not sent to the database yet."""
+    """Returns the objects that were added, changed or deleted but have not been sent to the database yet."""
     changed = [instance for instance in session.dirty if session.is_modified(instance)]
     return [*session.new, *changed, *session.deleted]
 

@@ -1,6 +1,6 @@
-"""Steps of pytest-bdd may be `async def`, a pytest plugin; without pytest-bdd it does nothing.
+"""Pytest plugin that allows `async def` steps in pytest-bdd; it does nothing without pytest-bdd.
 
-pytest-bdd calls a step and looks at nothing but its result, so an async one would never run.
+pytest-bdd only calls a step and uses its result, so an async step would never run.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from testkit.supervision import set_up_once
 def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("pytest-bdd"):
         return
-    # `pytest_bdd.scenario` is a function, too, which hides the module.
+    # Not a plain import: the function `pytest_bdd.scenario` hides the module of the same name.
     module = import_module("pytest_bdd.scenario")
     call: Callable[..., Any] | None = getattr(module, "call_fixture_func", None)
     if call is None:  # another version; an async step fails there, as it was never awaited

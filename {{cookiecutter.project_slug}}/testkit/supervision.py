@@ -1,4 +1,4 @@
-"""Watches over every test, a pytest plugin: what it leaves running, and what it forgot to await."""
+"""Pytest plugin that checks every test for what it leaves running and what it forgot to await."""
 
 import _thread
 import asyncio
@@ -34,19 +34,19 @@ NEVER_AWAITED = "was never awaited"
 OF_TIMEOUT = "from pytest-timeout"
 
 interruptions: list[BaseException] = []
-"""That by which this run has ended."""
+"""The `KeyboardInterrupt` that ended this run, if any."""
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    # Before anything of the project is imported, which may take `sleep` out of its module.
+    # Before any module of the project is imported, as it may contain `from time import sleep`.
     config: Any = pluginmanager.get_plugin("pytestconfig")
     config.add_cleanup(observe_threads())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # Tests with its marker run as the others do, in their event loop: two runners would each want
-    # the fixtures in a loop of its own.
+    # Tests with anyio's marker run like all others, in the shared event loop: with two runners, each would want the
+    # fixtures in its own loop.
     if config.pluginmanager.unregister(name="anyio") is not None:
         config.addinivalue_line("markers", "anyio: changes nothing; all tests share one event loop")
     config.addinivalue_line("filterwarnings", f"error:.*{NEVER_AWAITED}:RuntimeWarning")
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class LoopOfItsOwn(pytest.PytestWarning):
-    """Nobody sees what a test leaves running."""
+    """A test has an event loop of its own, in which nothing notices what it leaves running."""
 
 
 def _warn_of_its_loop(item: pytest.Item) -> None:
@@ -73,7 +73,7 @@ def _warn_of_its_loop(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    # After pytest has put its own hook there, which turns what it is told into failures.
+    # After pytest has installed its own hook, which turns whatever is reported to it into failures.
     tell = sys.unraisablehook
 
     def explain(unraisable: Any) -> None:
@@ -83,7 +83,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             where = f"{place}: " if ".py:" in place else ""  # else it was kept until the test's end
             note_fault(f"{where}{what}: write `await` before the call.")
         elif isinstance(error, KeyboardInterrupt):
-            # It has met a callback of the garbage collector, which lets nothing pass.
+            # It was raised in a callback of the garbage collector, which lets no exception through.
             threading.Timer(0.01, _thread.interrupt_main).start()
         else:
             tell(unraisable)
@@ -102,7 +102,7 @@ def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> N
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish() -> Generator[None, object, object]:
-    """What cannot be ended in order after Ctrl-C is of no interest; pytest would show a traceback, and no result."""
+    """Ignores errors in ending the run after Ctrl-C: pytest would show a traceback, and no results."""
     try:
         return (yield)
     except (Exception, pytest.fail.Exception):
@@ -112,10 +112,10 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
 
 
 def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
-    """A session-scoped fixture, without making it a part of this test.
+    """Returns a session-scoped fixture without adding it to this test's closure.
 
-    Each fixture in a test's closure takes 0.1 ms of it, also when it was set up long ago, and
-    pytest keeps a finalizer of 0.5 KB for every test that has it there.
+    Each fixture in a test's closure costs 0.1 ms, even if it was set up long ago, and pytest keeps a finalizer of
+    0.5 KB for every test that has it there.
     """
     fixtures = request.config.stash.setdefault(SET_UP, {})
     if name not in fixtures:
@@ -123,7 +123,7 @@ def set_up_once(request: pytest.FixtureRequest, name: str) -> Any:
     return fixtures[name]
 
 
-@pytest_asyncio.fixture(scope="session")  # which works in the mode `strict`, too
+@pytest_asyncio.fixture(scope="session")  # works in `strict` mode, too
 async def session_loop(pytestconfig: pytest.Config) -> asyncio.AbstractEventLoop:
     """The event loop that all tests share."""
     loop = asyncio.get_running_loop()
@@ -140,8 +140,12 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_left_running(request: pytest.FixtureRequest) -> None:
-    """Fails a test that leaves a task or a thread running: in the event loop that all tests share,
-    it would go on in the middle of the next ones. What wider fixtures have started may stay."""
+    """Fails a test that leaves a task or a thread running: in the shared event loop, a task would carry on during the
+    following tests.
+
+    What fixtures with a wider scope started may keep running. This notes what runs before the test; the check is made
+    in its teardown.
+    """
     loop: asyncio.AbstractEventLoop = set_up_once(request, "session_loop")
     request.node.stash[EARLIER_TASKS] = asyncio.all_tasks(loop)
     forget_earlier()
@@ -149,7 +153,8 @@ def nothing_left_running(request: pytest.FixtureRequest) -> None:
 
 
 def _judged(item: pytest.Item) -> Generator[None, object, object]:
-    """Fails the phase of a test in which something was wrong, with nothing but the sentences."""
+    """Fails a phase of a test if faults were noted in it, showing only their sentences; if it failed anyway, adds them
+    as notes."""
     try:
         result = yield
     except BaseException as error:
@@ -164,7 +169,7 @@ def _judged(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _waiting_places(item: pytest.Item) -> list[str]:
-    """All that pytest-timeout itself can see of a test that waits is the event loop."""
+    """Returns where tasks are waiting. All that pytest-timeout itself sees of a waiting test is the event loop."""
     loop: asyncio.AbstractEventLoop | None = item.config.stash.get(SET_UP, {}).get("session_loop")
     if loop is None:
         return []
@@ -179,8 +184,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _forget_the_last_error() -> None:
-    """Its traceback holds what the failed test did not await. pytest forgets it too, but later, and what
-    the collector finds then would be blamed on this test."""
+    """Drops the last error, whose traceback keeps alive what the failed test did not await.
+
+    pytest drops it too, but later, and what the garbage collector found then would be blamed on this test.
+    """
     if hasattr(sys, "last_value"):
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             vars(sys).pop(name, None)

@@ -1,6 +1,6 @@
-"""Tracebacks leave out the frames of libraries, a pytest plugin; `--full-trace` shows them.
+"""Pytest plugin that leaves the frames of libraries out of tracebacks; `--full-trace` shows them.
 
-Between the request of a test and the route that fails there are some forty, of httpx2, Starlette and FastAPI.
+Between a test's request and the failing route there are about forty, from httpx2, Starlette and FastAPI.
 """
 
 from collections.abc import Generator

@@ -1,8 +1,8 @@
-"""The application's side of a WebSocket, as uvicorn has it.
+"""The application's side of a WebSocket, as uvicorn implements it.
 
-httpx2 emulates one for its own transport, and does it here as far as that is the same. An application is told by which
-protocols it is asked, reads all that was sent before the client left, and cannot send to it any more. An error of it
-closes the connection, and is raised where the test leaves that.
+httpx2 emulates one for its own transport, and that is used here as far as it behaves the same. In addition, the
+application is told which subprotocols the client offers, can read everything that was sent before the client left, and
+cannot send anything after that. An error in it closes the connection, and is raised when the test leaves it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ OPTIONAL: dict[str, Message] = {
     "websocket.close": {"code": 1000, "reason": ""},
     "websocket.http.response.start": {"headers": []},
 }
-"""What a message may leave out."""
+"""Default values of the fields that a message may leave out."""
 ANSWERS = CLOSES | {"websocket.accept"}
 HANDSHAKE_TIMEOUT = 30.0  # seconds for an application to accept
 GONE_TIMEOUT = 5.0  # seconds for an application to notice that the client has gone
@@ -33,7 +33,7 @@ NOBODY_LISTENS = (anyio.ClosedResourceError, anyio.BrokenResourceError)
 
 
 class Connection(ASGIWebSocketAsyncNetworkStream):
-    """`raises` an error of the application, or answers as a server does."""
+    """A WebSocket connection. Raises the application's errors if `raises`; otherwise it answers as a server does."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             "extensions": {"websocket.http.response": {}},
         }
         as_sent = scope | {"path": scope["raw_path"].decode()}
-        # This is all that it needs of a task group.
+        # `self` is passed as the task group, of which only `start_soon()` is needed.
         super().__init__(app, as_sent, self, HANDSHAKE_TIMEOUT)  # type: ignore[arg-type]
         self.scope = scope
         self._path, self._raises, self._on_wait = scope["path"], raises, on_wait
@@ -80,16 +80,16 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
         )
 
     async def aclose(self) -> None:
-        """The client has gone."""
+        """Tells the application that the client has gone, and waits for the application to end."""
         await self._receive_queue.send_stream.aclose()
         await self._send_queue.receive_stream.aclose()
         await asyncio.wait([self._task], timeout=GONE_TIMEOUT)
 
     def raise_error(self) -> None:
-        """At the end."""
+        """Raises the application's error, if there was one; called at the end."""
         if self._error is None or not self._raises:
             return
-        # Starlette's, with which a route ends that does not expect it. A server has it in its log.
+        # Starlette's exception, which ends a route that does not expect it. A server would only log it.
         if type(self._error).__name__ == "WebSocketDisconnect":
             logger.error("%s does not expect that a client goes", self._path, exc_info=self._error)
         else:
@@ -109,7 +109,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             await self._send_queue.send_stream.aclose()
 
     async def _end(self, reason: str) -> None:
-        """What is still to be said to the client."""
+        """Sends the client what it has not been told yet: a response of status 500, or a close."""
         messages: list[Message] = []
         if not self._has_answered:
             messages = denial(500, b"Internal Server Error")
@@ -120,7 +120,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
                 await self._send(message)
 
     async def receive(self, timeout: float | None = None) -> Message:  # noqa: ASYNC109
-        """What the application has said, for the client."""
+        """Returns the application's next message to the client, with defaults for what it left out."""
         message = await super().receive(timeout)
         return OPTIONAL.get(message["type"], {}) | message
 
@@ -142,7 +142,7 @@ class Connection(ASGIWebSocketAsyncNetworkStream):
             for sent in denial(403) if is_denied else [message]:
                 await self._send_queue.send(sent)
         except NOBODY_LISTENS:
-            # From which Starlette makes a `WebSocketDisconnect`.
+            # Starlette turns this into a `WebSocketDisconnect`.
             raise OSError("the client has gone") from None
 
 
@@ -154,7 +154,7 @@ def denial(status: int, body: bytes = b"") -> list[Message]:
 
 
 class Ending(httpx2.AsyncByteStream):
-    """The body of the response that opens a connection: it ends when the test leaves that."""
+    """The body of the response that opens a connection; closed when the test leaves the connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

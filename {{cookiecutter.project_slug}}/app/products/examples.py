@@ -15,7 +15,7 @@ EXAMPLES = (
 
 
 async def add_examples(session: AsyncSession) -> None:
-    """Those that are not there yet."""
+    """Adds the example products that are not there yet."""
     present = set(await session.scalars(select(Product.sku)))
     for sku, name, price, currency in EXAMPLES:
         if sku not in present:

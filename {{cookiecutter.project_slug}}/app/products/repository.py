@@ -27,7 +27,7 @@ class ProductRepository:
     async def page(self, *, limit: int, offset: int) -> tuple[Sequence[Product], int]:
         """`limit` products in the order of their creation, and how many there are in all."""
         count = select(func.count()).select_from(Product)
-        # In one query: each costs a journey to the database.
+        # One query instead of two, because each costs a round trip to the database.
         statement = select(Product, count.scalar_subquery()).order_by(Product.id)
         rows = (await self.session.execute(statement.limit(limit).offset(offset))).all()
         if rows:
@@ -50,7 +50,7 @@ class ProductRepository:
         await self.session.commit()
 
     async def release(self) -> None:
-        """Ends the transaction, so that nobody waits for it while others are waited for."""
+        """Ends the transaction, so that it blocks nothing while the request waits for other services."""
         await self.session.commit()
 
     async def _commit(self, product: Product) -> None:

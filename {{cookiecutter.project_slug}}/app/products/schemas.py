@@ -8,7 +8,7 @@ from pydantic_extra_types.currency_code import Currency
 CENT = Decimal("0.01")
 ABSENT: Any = None  # a default is not validated, so null stays refused
 
-# Something to see, and no NUL, which databases refuse.
+# At least one visible character, and no NUL, which databases refuse.
 VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=VISIBLE, max_length=200)]

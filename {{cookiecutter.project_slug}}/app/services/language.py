@@ -1,4 +1,4 @@
-"""Which language a text is written in, told by a model that runs in this process.
+"""Detects the language of a text, with a model that runs in this process.
 
 The model comes with `uv sync --extra language` and takes more than a second to load.
 """

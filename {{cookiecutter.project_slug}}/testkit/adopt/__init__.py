@@ -1,6 +1,6 @@
-"""Binds the test kit to a project that exists: looks at it, shows what it would change, and asks.
+"""Binds the test kit to an existing project: examines it, shows what would change, and asks.
 
-Nothing of the project is imported or run.
+None of the project's code is imported or run.
 """
 
 import sys
@@ -19,7 +19,7 @@ Now run your tests, and see what can be improved:
 
 
 def adopt(root: Path, *, yes: bool = False) -> int:
-    """0 when the project is bound, 1 when something essential was not found or nothing is to be written."""
+    """Returns 0 if the project is bound, and 1 if something essential was not found, or the user did not agree."""
     if _is_bound(root):
         print(
             "The test kit is bound in this project already: `python -m testkit doctor` looks at it."
@@ -49,7 +49,7 @@ def adopt(root: Path, *, yes: bool = False) -> int:
 
 
 def _is_bound(root: Path) -> bool:
-    """By this command, or in the way of the template."""
+    """Whether the project is already bound, by this command or as the template does it."""
     return any("= DatabaseSetup(" in module.text for module in read_modules(root))
 
 

@@ -25,7 +25,7 @@ class Change:
     def __post_init__(self) -> None:
         exists = self.path.exists()
         self.earlier = self.path.read_text(encoding="utf-8") if exists else ""
-        # Reading makes them the same; what is written should have those of the file.
+        # Reading normalises line endings; writing should use those of the file.
         self.line_ending = "\r\n" if exists and b"\r\n" in self.path.read_bytes() else "\n"
 
     def diff(self, root: Path) -> str:
@@ -44,12 +44,12 @@ class Change:
 
 
 def _lines(text: str) -> list[str]:
-    """As Python counts them, and not as `splitlines` does: for that, a form feed ends one."""
+    """Returns the lines as Python counts them. `splitlines` would also split at form feeds."""
     return list(io.StringIO(text))
 
 
 def changes_for(survey: Survey) -> list[Change]:
-    """What is to be written; what cannot be is added to the survey's remarks."""
+    """Returns what has to be written. What cannot be written is added to the survey's remarks."""
     return [change for change in _changes(survey) if change.text != change.earlier]
 
 
@@ -78,7 +78,7 @@ def _changes(survey: Survey) -> Iterator[Change]:
 
 
 def binding_of(survey: Survey, *, with_client: bool) -> str:
-    """The module that binds the kit; some 40 lines."""
+    """Returns the text of the module that binds the kit, about 40 lines."""
     with_client = with_client and survey.application is not None
     standard = [
         *(["import os"] if survey.variables else []),
@@ -116,7 +116,7 @@ def _is_variable(survey: Survey) -> bool:
 
 
 def _before_the_application(survey: Survey) -> Iterator[str]:
-    """What counts only before the application is imported."""
+    """Yields the lines that only have an effect before the application is imported."""
     if survey.variables:
         yield "# There is no such database: the tests bring their own."
         yield "SETTINGS = {"
@@ -221,7 +221,7 @@ def _client(survey: Survey) -> Iterator[str]:
 
 
 def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]) -> str:
-    """The text of a conftest whose clients ask for the isolation."""
+    """Returns the text of a `conftest.py`, changed so that these fixtures request the isolation."""
     lines = _lines(path.read_text(encoding="utf-8"))
     for function in fixtures:
         asked = "database_isolation"
@@ -230,7 +230,7 @@ def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]
         if function.args.args or function.args.kwonlyargs:
             asked += ", "
         row = function.lineno - 1
-        if lines[row].rstrip().endswith("("):  # the others are on the next lines
+        if lines[row].rstrip().endswith("("):  # the other parameters are on the next lines
             asked = asked.rstrip()
         lines[row] = re.sub(rf"(def {function.name}\()", rf"\g<1>{asked}", lines[row], count=1)
     return "".join(lines)
@@ -241,7 +241,7 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
         return
     text = path.read_text(encoding="utf-8")
     if re.search(r"\.attributes\b", text):
-        return  # it takes one already
+        return  # it already uses the connection
     with suppress(SyntaxError):
         module = Module(path, "env", text, ast.parse(text))
         lines = _lines(text)
@@ -256,7 +256,8 @@ def _environment_of_alembic(survey: Survey, path: Path) -> Iterator[Change]:
 
 
 def _hand_over(module: Module, lines: list[str]) -> bool:
-    """In place of `asyncio.run(run_async_migrations())`."""
+    """Changes `lines` to use the given connection, if there is one, instead of `asyncio.run(run_async_migrations())`.
+    Returns whether that was possible."""
     statements = [
         node
         for node in ast.walk(module.tree)
@@ -282,7 +283,8 @@ def _hand_over(module: Module, lines: list[str]) -> bool:
 
 
 def _hand_over_sync(module: Module, lines: list[str]) -> bool:
-    """Before `with engine_from_config(...).connect() as connection`."""
+    """Changes `lines` to use the given connection, if there is one, before `with engine_from_config(...).connect() as
+    connection`. Returns whether that was possible."""
     for function in module.functions.values():
         configured = list(module.calls("configure", within=function))
         if not configured or not any(module.calls("connect", within=function)):

@@ -1,4 +1,4 @@
-"""What the tests of a project have already: fixtures that get in the kit's way, and those that make clients."""
+"""What a project's tests already have: fixtures that get in the kit's way, and fixtures that create clients."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Advice = tuple[ast.AST, str]
 
 SESSIONS = {"session", "db_session", "db", "async_session"}
-# What a fixture calls that makes the tables and nothing else.
+# What a fixture calls if it creates the tables and does nothing else.
 OF_TABLES = {
     "create_all",
     "drop_all",
@@ -30,7 +30,7 @@ OF_TABLES |= {
 
 
 def advice_on(module: Module) -> Iterator[Advice]:
-    """What is left to do in a module of tests, each with its place."""
+    """Yields what is left to do in a test module, each with its place."""
     for node in ast.walk(module.tree):
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         overridden = ast.unparse(target.value) if isinstance(target, ast.Subscript) else ""
@@ -70,7 +70,7 @@ def _advice_on_fixture(module: Module, function: Function) -> Iterator[str]:
 
 
 def clients_in(module: Module) -> Iterator[Function]:
-    """Fixtures that call the application and are to ask for `database_isolation`."""
+    """Yields the fixtures that create a client of the application, and have to request `database_isolation`."""
     for function in module.functions.values():
         asked = [argument.arg for argument in function.args.args]
         if (

@@ -1,4 +1,4 @@
-"""Where a project keeps the settings of pytest, and what is to be added to them."""
+"""Where a project keeps its pytest settings, and what has to be added to them."""
 
 import re
 import sys
@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import iniconfig  # which pytest reads such files with
+import iniconfig  # pytest reads such files with it
 
 from testkit.adopt.source import is_test_module, python_files
 
-# The first of them that has the table is the one that pytest reads (https://docs.pytest.org, "Configuration").
+# pytest reads the first of these that has the table (https://docs.pytest.org, "Configuration").
 FILES = (
     ("pytest.toml", "pytest"),
     (".pytest.toml", "pytest"),
@@ -48,7 +48,7 @@ class PytestSettings:
 
     @cached_property
     def tests_folder(self) -> str:
-        """The first of `testpaths`, or of the folders named `tests` or `test`, or with tests in them."""
+        """The first folder in `testpaths`, or else the first named `tests` or `test`, or else the first with tests."""
         root = self.path.parent
         given = [root / name for name in self._list("testpaths") if (root / name).is_dir()]
         files = list(python_files(root))
@@ -58,7 +58,7 @@ class PytestSettings:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What pytest-env sets."""
+        """The environment variables that pytest-env sets."""
         found = {}
         for line in self._list("env", separator="\n"):
             name, equals, value = line.partition("=")
@@ -75,7 +75,8 @@ class PytestSettings:
         )
 
     def merged(self, settings: dict[str, str]) -> tuple[str, list[str]]:
-        """The text of the file with what it lacks; and what it has otherwise, which stays as it is."""
+        """Returns the text of the file with the missing settings added, and the settings that have other values, which
+        are left as they are."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         quote = '"' if self.path.suffix == ".toml" else ""
         lines, others = [], []
@@ -100,7 +101,7 @@ def _read(path: Path, table: str) -> dict[str, Any] | None:
         found = _table_of(path, table)
     except (tomllib.TOMLDecodeError, iniconfig.ParseError) as error:
         sys.exit(f"{path.name} cannot be read, nor can pytest read it: {error}")
-    # These count for pytest even if they say nothing.
+    # pytest uses these files even if they have no such table.
     return {} if found is None and path.name in ("pytest.ini", ".pytest.ini") else found
 
 

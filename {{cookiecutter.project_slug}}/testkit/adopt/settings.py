@@ -1,4 +1,4 @@
-"""The settings of a project: its classes, the environment variables that they read, and values for the tests."""
+"""The settings of a project: its settings classes, the environment variables they read, and values for the tests."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ DATABASE_VARIABLE = re.compile(
     re.I,
 )
 OTHER_SERVICES = re.compile(r"sentry|redis|rabbit|amqp|celery|broker|mongo|elastic|smtp|mail", re.I)
-# What a URL is put together from; the password and the like do not matter.
+# The parts that a URL is composed of; the password and the like do not matter.
 DATABASE_PARTS = {
     re.compile(r"(database|db|postgres|pg|sql).*(host|server)$", re.I): "localhost",
     re.compile(r"(database|db|postgres|pg|sql).*port$", re.I): "1",
@@ -38,7 +38,7 @@ Definition = tuple[Module, ast.ClassDef]
 
 
 class Settings:
-    """What the modules of the application read, for tests on this kind of database."""
+    """The settings that the application's modules read, with values for tests on this kind of database."""
 
     def __init__(self, modules: list[Module], database: str) -> None:
         self.modules = modules
@@ -46,7 +46,7 @@ class Settings:
         self.variables: dict[str, str] = {}
         """Environment variables, as the tests should have them."""
         self.made_up: set[str] = set()
-        """Those whose values are placeholders."""
+        """The variables whose values are placeholders."""
         self.classes = list(self._classes())
         for each in self.classes:
             self._read_class(each)
@@ -55,7 +55,7 @@ class Settings:
                 self._set(variable, MADE_UP if is_required else None)
 
     def take_over(self, values: dict[str, str]) -> None:
-        """What the tests have set already stays, but for the database."""
+        """Keeps the values that the tests already set, except those for the database."""
         for variable, value in values.items():
             if self._of_database(variable) is None:
                 self.variables[variable] = value
@@ -70,7 +70,7 @@ class Settings:
             self.made_up.add(variable)
 
     def _of_database(self, variable: str) -> str | None:
-        """What a variable of the database has to be, so that it leads nowhere; `None` for others."""
+        """Returns a value that makes a database variable lead nowhere, or `None` for other variables."""
         if OTHER_SERVICES.search(variable):
             return None
         if DATABASE_VARIABLE.search(variable):
@@ -78,7 +78,7 @@ class Settings:
         return next((v for pattern, v in DATABASE_PARTS.items() if pattern.search(variable)), None)
 
     def _classes(self) -> Iterator[Definition]:
-        """Those that nothing else derives from."""
+        """Yields the settings classes from which no other class derives."""
         known = {"pydantic_settings.BaseSettings"}
         bases: set[str] = set()
         found: dict[str, Definition] = {}
@@ -105,7 +105,7 @@ class Settings:
             self._read_fields(module, definition, prefix, delimiter)
 
     def _lineage(self, leaf: Definition) -> Iterator[Definition]:
-        """A class and those of the project that it derives from."""
+        """Yields a class, and the project's classes that it derives from."""
         yield leaf
         module, definition = leaf
         for base in definition.bases:
@@ -146,7 +146,7 @@ class Settings:
 
 
 def set_by_tests(modules: list[Module]) -> dict[str, str]:
-    """What a `conftest.py` writes into `os.environ`."""
+    """Returns what test modules, such as a `conftest.py`, write into `os.environ`."""
     found: dict[str | None, str | None] = {}
     for module in modules:
         for node in ast.walk(module.tree):
@@ -163,7 +163,7 @@ def set_by_tests(modules: list[Module]) -> dict[str, str]:
 
 
 def _read_past_settings(module: Module) -> Iterator[tuple[str, bool]]:
-    """Each variable that is read without such a class, and whether it must be there."""
+    """Yields each variable that is read without a settings class, and whether it is required."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Subscript) and module.meaning(node.value) == "os.environ":
             if name := literal(node.slice):
@@ -175,7 +175,7 @@ def _read_past_settings(module: Module) -> Iterator[tuple[str, bool]]:
 
 
 def _configured(definition: ast.ClassDef, name: str) -> str:
-    """A setting of a class of settings: `env_prefix`, in whatever way it is written."""
+    """Returns an option of a settings class, such as `env_prefix`, however it is written; empty if there is none."""
     for node in ast.walk(definition):
         if isinstance(node, ast.keyword) and node.arg == name:
             return literal(node.value) or ""

@@ -1,4 +1,4 @@
-"""The modules of a project as they are written: nothing of them is imported, so nothing of them can fail."""
+"""The source code of a project's modules. None of them is imported, so none of their code can fail."""
 
 import ast
 import os
@@ -8,18 +8,18 @@ from functools import cached_property
 from pathlib import Path
 
 SKIPPED = {"node_modules", "venv", "env", "site-packages", "testkit"}
-OUTPUTS = {"build", "dist"}  # at the top; below, these are names like others
+OUTPUTS = {"build", "dist"}  # at the top level; further down, these are ordinary names
 
 
 @dataclass(eq=False)
 class Module:
     path: Path
     name: str
-    """`shop.db`, as it is imported."""
+    """The name by which it is imported: `shop.db`."""
     text: str
     tree: ast.Module
     imports: dict[str, str] = field(default_factory=dict)
-    """What a name in it stands for: `{"make_engine": "sqlalchemy.ext.asyncio.create_async_engine"}`."""
+    """What its imported names stand for: `{"make_engine": "sqlalchemy.ext.asyncio.create_async_engine"}`."""
 
     def __post_init__(self) -> None:
         for node in ast.walk(self.tree):
@@ -40,7 +40,7 @@ class Module:
         return ".".join([*parts, *([node.module] if node.module else [])])
 
     def meaning(self, node: ast.AST) -> str:
-        """The full name of what an expression names: `sqlalchemy.create_engine`; empty for others."""
+        """Returns the full name of what an expression refers to, such as `sqlalchemy.create_engine`; empty if none."""
         if isinstance(node, ast.Name):
             return self.imports.get(node.id, f"{self.name}.{node.id}")
         if isinstance(node, ast.Attribute):
@@ -51,7 +51,7 @@ class Module:
         return ""
 
     def calls(self, *names: str, within: ast.AST | None = None) -> Iterator[ast.Call]:
-        """Calls of these functions: `create_async_engine`, whatever they are called here."""
+        """Yields calls of these functions, such as `create_async_engine`, whatever name they were imported under."""
         for node in ast.walk(within or self.tree):
             if isinstance(node, ast.Call) and self.meaning(node.func).rpartition(".")[2] in names:
                 yield node
@@ -83,7 +83,7 @@ class Module:
 
 
 def read_modules(root: Path) -> list[Module]:
-    """All that can be parsed; what cannot, Python could not import either."""
+    """Returns all modules that can be parsed. Python could not import the others either."""
     found = []
     for path in python_files(root):
         try:
@@ -95,7 +95,8 @@ def read_modules(root: Path) -> list[Module]:
 
 
 def python_files(root: Path) -> Iterator[Path]:
-    """Sorted, those of a folder before its subfolders; without hidden folders and libraries."""
+    """Yields the Python files, sorted, and a folder's own before those of its subfolders. Skips hidden folders and
+    libraries."""
     for folder, subfolders, names in os.walk(root):
         skipped = SKIPPED | OUTPUTS if Path(folder) == root else SKIPPED
         subfolders[:] = sorted(
@@ -105,14 +106,14 @@ def python_files(root: Path) -> Iterator[Path]:
 
 
 def is_test_module(path: Path) -> bool:
-    """As pytest finds them."""
+    """Whether pytest would load this as a test module or a `conftest.py`."""
     return (
         path.name == "conftest.py" or path.stem.startswith("test_") or path.stem.endswith("_test")
     )
 
 
 def module_name(path: Path, root: Path) -> str:
-    """`src/shop/db.py` is `shop.db`, if `src` is where packages are, and none itself."""
+    """Returns the import name of a module: `shop.db` for `src/shop/db.py`, unless `src` is itself a package."""
     parts = list(path.relative_to(root).with_suffix("").parts)
     if parts[0] == "src" and not (root / "src" / "__init__.py").exists() and len(parts) > 2:
         parts = parts[1:]
@@ -122,7 +123,7 @@ def module_name(path: Path, root: Path) -> str:
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """The names of those that must be given."""
+    """Returns the names of the required parameters."""
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
     required = positional[: len(positional) - len(arguments.defaults)]

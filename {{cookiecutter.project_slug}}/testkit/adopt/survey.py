@@ -1,4 +1,4 @@
-"""What a project has that the test kit must know: engine, tables, migrations, settings, application."""
+"""What the test kit must know about a project: engine, tables, migrations, settings, application."""
 
 import ast
 import configparser
@@ -20,13 +20,13 @@ HASHING = {"argon2", "bcrypt", "fastapi_users", "passlib", "pwdlib"}
 
 @dataclass(frozen=True)
 class Named:
-    """Something that can be imported, maybe with an attribute: `shop.db`, `manager`, `_engine`."""
+    """Something that can be imported, possibly with an attribute: `shop.db`, `manager`, `_engine`."""
 
     module: str
     name: str
     attribute: str = ""
     alias: str = ""
-    """Its name in the binding, where another one has its own."""
+    """Its name in the binding, if its own name is already taken there."""
 
     @property
     def expression(self) -> str:
@@ -38,7 +38,7 @@ class Named:
         return f"{self.name} as {self.alias}" if self.alias else self.name
 
     def beside(self, others: Iterable["Named"]) -> "Named":
-        """Itself, with an alias if one of these has the same name and is something else."""
+        """Returns a copy, with an alias if one of the others has the same name but is something else."""
         same = [each for each in others if each.name == self.name and each.module != self.module]
         alias = f"{self.module}_{self.name}".replace(".", "_") if same else ""
         return replace(self, alias=alias)
@@ -52,20 +52,20 @@ class Survey:
     """`sqlite` or `postgresql`."""
     engine: Named | None = None
     engine_call: str = ""
-    """How an engine comes of `engine`, if that is a function: `make_engine(url)`."""
+    """The call that creates the engine, if `engine` is a function: `make_engine(url)`."""
     takes_options: bool = False
     metadata: Named | None = None
     session_class: Named | None = None
-    """SQLModel's, which has methods of its own."""
+    """SQLModel's session class, which has methods of its own, if it is used."""
     sync_engines: list[Named] = field(default_factory=list)
     alembic: Path | None = None
-    """`alembic.ini`, or a `pyproject.toml` that has its settings."""
+    """`alembic.ini`, or a `pyproject.toml` with Alembic's settings."""
     migrations: Path | None = None
     settings: list[Named] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """Environment variables, as the tests should have them."""
     clients: list[tuple[Path, Function]] = field(default_factory=list)
-    """Fixtures that are to ask for the isolation."""
+    """Fixtures that have to request the isolation, each with its file."""
     application: Named | None = None
     is_factory: bool = False
     hashes_passwords: bool = False
@@ -240,7 +240,8 @@ class _Reader:
                     yield Named(module.name, name)
 
     def _find_sync_engines(self) -> None:
-        """Only those of the application itself, since importing a script may run it."""
+        """Finds the sync engines of the application itself, and only adds remarks about others, since importing a
+        script may run it."""
         survey = self.survey
         package = survey.engine.module.partition(".")[0] if survey.engine else ""
         for module in self.modules:
@@ -377,7 +378,8 @@ def _makes_sync_engine(module: Module, value: ast.expr) -> bool:
 
 
 def _attributes_with(definition: ast.ClassDef, call: ast.Call) -> Iterator[str]:
-    """`_engine`, for `self._engine = create_async_engine(...)` in its `__init__`."""
+    """Yields the attributes to which `__init__` assigns the call: `_engine` for
+    `self._engine = create_async_engine(...)`."""
     for method in definition.body:
         if isinstance(method, ast.FunctionDef) and method.name == "__init__":
             for node in ast.walk(method):

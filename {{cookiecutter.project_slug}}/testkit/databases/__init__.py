@@ -1,4 +1,4 @@
-"""What the tests ask of a database, whatever its engine.
+"""What the tests need from a database, whatever its kind.
 
 A *template* holds the migrated schema and is made once. Every worker process gets a *worker
 database*, a copy of the template that no other process uses. A *reset* takes the worker database
@@ -27,7 +27,7 @@ from testkit.call_site import relative
 
 @dataclass(frozen=True)
 class DatabaseSetup:
-    """All that the test kit knows of the project under test."""
+    """Everything the test kit knows about the project under test."""
 
     url: str
     """The project's own database. Only its kind counts: it is never connected to."""
@@ -37,23 +37,24 @@ class DatabaseSetup:
     create_engine: Callable[..., AsyncEngine]
     """Takes a URL and keyword arguments for `create_async_engine`; see also `testkit.engines`."""
     sessionmaker: async_sessionmaker[Any] | type[AsyncSession] = AsyncSession
-    """The one that the application makes its sessions with; it is bound anew for every test. Where there
-    are none or several, the class of the sessions."""
+    """The application's sessionmaker, which is rebound for every test. If there is none, or more than one, the class
+    of its sessions."""
     migrations: Path | None = None
     """The folder of the migrations: when they change, so does the template."""
     sync_engines: tuple[Engine, ...] = ()
-    """Those of the application. They are connected to the worker database, too, and `rollback` does not
-    reach what they do."""
+    """The application's sync engines. They are connected to the worker database too, but `rollback` does not cover
+    what they do."""
     tables_of_tests: MetaData = field(default_factory=MetaData)
     """Tables that only the tests need; they are made after the migrations."""
 
     @property
     def home(self) -> Path:
-        """The folder whose templates these are."""
+        """The folder to which the templates belong."""
         return self.migrations or Path.cwd()
 
     def template_key(self, others: str) -> str:
-        """Changes with the migrations, the models and what the database adds to the template."""
+        """Returns a key that changes with the migrations, the models and `others`: what the database adds to the
+        template."""
         digest = hashlib.sha256(others.encode())
         for path in sorted(self.migrations.rglob("*.py") if self.migrations else ()):
             digest.update(path.name.encode())
@@ -66,7 +67,7 @@ class DatabaseSetup:
         return digest.hexdigest()[:16]
 
     def make_tables(self, connection: Connection) -> None:
-        """Makes a template of an empty database; `TemplateError` when that fails."""
+        """Turns an empty database into a template. Raises `TemplateError` if that fails."""
         try:
             self.migrate(connection)
             self.tables_of_tests.create_all(connection)
@@ -101,42 +102,42 @@ class WorkerDatabase(Protocol):
     engine_options: dict[str, Any]
     """What `create_async_engine` needs besides the URL."""
     commit_check: str | None
-    """Checks what a commit checks, for sessions that release a savepoint instead."""
+    """SQL that checks what a commit would check, for sessions that release a savepoint instead."""
     has_row_locks: bool
-    """Whether one transaction can keep others from single rows."""
+    """Whether one transaction can lock single rows against others."""
 
     async def start(self, engine: AsyncEngine) -> None:
-        """Comes first of what needs the event loop of the tests. `engine` is the tests' own."""
+        """Called first of all methods that need the tests' event loop. `engine` is the tests' own."""
 
     async def stop(self) -> None:
-        """Comes last of it."""
+        """Called last of them."""
 
     async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
-        """Takes idle connections back to the state of new ones, or closes them."""
+        """Restores idle connections to the state of new ones, or closes them."""
 
     async def reset(self, *, committed: bool) -> bool:
-        """Goes back to the baseline; `ResetError` when something still holds a lock.
+        """Goes back to the baseline. Raises `ResetError` if something still holds a lock.
 
-        `committed` says that something may have been committed, as far as the engine knows.
+        `committed` says whether something may have been committed, as far as the engine knows.
         Returns whether open connections can still be used.
         """
 
     async def push_baseline(self) -> None:
-        """Begins a new baseline with the present state."""
+        """Adds a new baseline, which holds the current state."""
 
     async def save_baseline(self) -> None:
-        """Makes the present state the newest baseline, in place of what it was."""
+        """Replaces the content of the newest baseline with the current state."""
 
     async def pop_baseline(self) -> bool:
-        """Forgets the newest baseline and goes back to the one before. Returns what `reset()` does."""
+        """Drops the newest baseline, and goes back to the one before it. Returns the same as `reset()`."""
 
     async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
-        """What this connection has executed last, where the database knows that."""
+        """Returns the last statement that this connection executed, if the database knows it."""
 
     def sync_engine(self, joined: AsyncConnection | None) -> Engine:
-        """A sync engine on the same data.
+        """Returns a sync engine for the same data.
 
-        With `joined`, all its connections are that one, and none of them ends its transaction.
+        With `joined`, it always uses that connection, and never ends its transaction.
         """
 
 
@@ -145,7 +146,7 @@ class ResetError(Exception):
 
 
 def describe_database(setup: DatabaseSetup) -> str:
-    """Which database and server the tests will use, in one line."""
+    """Returns one line that says which database and server the tests will use."""
     description: str = import_backend(setup).describe()
     return description
 
@@ -167,23 +168,23 @@ def open_worker_database(
 
 
 def open_empty_database(setup: DatabaseSetup, config: pytest.Config) -> AbstractContextManager[str]:
-    """The URL of a new database without tables, for other processes; removed at the end too."""
+    """Yields the URL of a new database without tables, for other processes; it is removed at the end of the context."""
     url: AbstractContextManager[str] = import_backend(setup).open_empty_database(setup, config)
     return url
 
 
 def explain_command(setup: DatabaseSetup) -> str:
-    """What comes before a statement to get its query plan."""
+    """Returns the SQL to put before a statement to get its query plan."""
     command: str = import_backend(setup).EXPLAIN
     return command
 
 
 def statements_that_empty(setup: DatabaseSetup, tables: list[str]) -> list[str]:
-    """SQL that deletes all rows of these tables, which come in the order of their foreign keys."""
+    """Returns SQL that deletes all rows of these tables, which are in foreign key order: referenced tables first."""
     statements: list[str] = import_backend(setup).statements_that_empty(tables)
     return statements
 
 
 def import_backend(setup: DatabaseSetup) -> ModuleType:
-    """The module of this kind of database; one of those beside this one."""
+    """Imports and returns the module for this kind of database, one of those in this package."""
     return import_module(f"testkit.databases.{make_url(setup.url).get_backend_name()}")

@@ -1,7 +1,7 @@
-"""Makes a database ready while the application is imported, a pytest plugin: starts the server, connects to it, and
-has it make a clone of the template.
+"""Pytest plugin that prepares a database while the application is imported: starts the server, connects to it, and has
+it clone the template.
 
-That is what the last run has needed. What this one needs is not known before its tests are.
+It prepares what the last run needed. What this run needs is not known until its tests are.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 
 FILE = ".performance/database.txt"
 NEEDED = pytest.StashKey[str]()
-"""What this run has needed: the kind of its database, and the name of its template."""
+"""What this run needed: the kind of its database, and the name of its template."""
 AHEAD = pytest.StashKey["Ahead"]()
 HAS_RUN = pytest.StashKey[bool]()
 WITHOUT_TESTS = frozenset(
@@ -26,7 +26,7 @@ WITHOUT_TESTS = frozenset(
 
 
 class Ahead(threading.Thread):
-    """Enters a context, and holds it. If that fails, whoever needs the same tries again, and says what is wrong."""
+    """Enters a context, and holds it open. Ignores errors: whatever needs the same tries again, and reports them."""
 
     def __init__(self, context: AbstractContextManager[Any]) -> None:
         super().__init__(name="testkit-ahead", daemon=True)
@@ -44,13 +44,13 @@ class Ahead(threading.Thread):
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     config: Any = pluginmanager.get_plugin("pytestconfig")
-    if "PYTEST_XDIST_WORKER" in os.environ:  # it has the controller's server
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it uses the controller's server
         return
     if not WITHOUT_TESTS.isdisjoint(config.invocation_params.args):
         return
     with suppress(OSError, ValueError, ImportError):
         kind, template = (config.rootpath / FILE).read_text().split()
-        # Imported here, as two threads that import may wait for each other.
+        # Imported here, as two threads that both import may deadlock.
         backend = import_module(f"testkit.databases.{kind}")
         config.stash[AHEAD] = ahead = Ahead(backend.made_ahead(config, template))
         ahead.start()
@@ -64,7 +64,7 @@ def wait_for_what_is_made_ahead(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    # While somebody connects, the sockets that tests may not have are there.
+    # Sockets are unblocked during a connection attempt, which the tests must not see.
     wait_for_what_is_made_ahead(session.config)
     session.config.stash[HAS_RUN] = not session.config.option.collectonly and bool(session.items)
 

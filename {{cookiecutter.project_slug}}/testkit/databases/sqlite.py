@@ -30,7 +30,7 @@ from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 
 BUSY_TIMEOUT = 5.0  # seconds, like the driver's default
 RESET_TIMEOUT = 2.0  # seconds
-MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # a directory in it that only we can read
+MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108  # in it, a directory that only we can read
 MEMORY_NEEDED = 32 * 1024 * 1024  # bytes; a container may have as little as twice that
 
 
@@ -45,15 +45,15 @@ ORDINARY = re.compile(
 class InlineConnection(aiosqlite.Connection):
     """An aiosqlite connection that runs every call in place instead of in a thread.
 
-    A hop to the thread and back takes 60 us, several times for each statement, and gives a test
-    nothing. Instead of waiting for another connection's lock, it lets the event loop run.
+    A hop to the thread and back takes 60 us, several times for each statement, and a test gains nothing from it.
+    While another connection holds a lock, the event loop can run instead of being blocked.
     """
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
         self._tx = _RunInPlace()  # type: ignore[assignment]
         self.is_as_new = False
-        """Whether nothing was done since that another user of the connection could notice."""
+        """Whether nothing has been done to the connection, since it was opened, that its next user could notice."""
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._open().__await__()
@@ -68,7 +68,7 @@ class InlineConnection(aiosqlite.Connection):
         if self.is_as_new and not _leaves_no_trace(fn, args):
             self.is_as_new = False
         if getattr(fn, "__name__", "") in STATEMENTS and _others_are_ready():
-            await asyncio.sleep(0)  # as the driver of production would let them run meanwhile
+            await asyncio.sleep(0)  # as production's driver would let them run meanwhile
         deadline = None
         while True:
             try:
@@ -98,7 +98,7 @@ def _others_are_ready() -> bool:
 
 
 def _leaves_no_trace(call: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-    """No pragma, temporary table, function or cursor that was not read to its end."""
+    """Whether a call leaves nothing on the connection: no pragma, temporary table, function or unfinished cursor."""
     name = getattr(call, "__name__", "")
     if name in ("execute", "executemany"):
         return ORDINARY.match(arguments[0]) is not None
@@ -106,7 +106,7 @@ def _leaves_no_trace(call: Callable[..., Any], arguments: tuple[Any, ...]) -> bo
 
 
 class _RunInPlace:
-    """Stands in for the queue to aiosqlite's thread, to which SQLAlchemy also posts by itself."""
+    """Stands in for the queue to aiosqlite's thread, to which SQLAlchemy also posts directly."""
 
     def put_nowait(self, call: tuple[asyncio.Future[Any], Callable[[], Any]]) -> None:
         future, function = call
@@ -148,7 +148,7 @@ class SQLiteDatabase:
         )
 
     async def start(self, engine: AsyncEngine) -> None:
-        # Comes after what the application does to a new connection, and to begin a transaction.
+        # These run after the application's own listeners for new connections and transactions.
         event.listen(engine.sync_engine, "connect", _note_connected)
         event.listen(engine.sync_engine, "begin", _begin_outer)
 
@@ -156,15 +156,15 @@ class SQLiteDatabase:
         pass
 
     async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
-        # A connection keeps pragmas, temporary tables and functions, and is made in 0.4 ms. One that has opened a virtual
-        # table may find no table at all when it reads the schema again, as after a reset.
+        # A connection keeps pragmas, temporary tables and functions, and opening a new one takes 0.4 ms. One that has
+        # opened a virtual table may find no table at all when it rereads the schema, as it does after a reset.
         for entry in connections:
             is_as_new = getattr(entry.driver_connection, "is_as_new", False)
             if self._has_virtual_tables or not is_as_new:
                 await greenlet_spawn(entry.invalidate)
 
     def _data_version(self) -> int:
-        # It differs when another connection has committed, and costs a few microseconds.
+        # It changes when another connection commits; reading it takes a few microseconds.
         (version,) = self._control.execute("PRAGMA data_version").fetchone()
         return int(version)
 
@@ -178,7 +178,7 @@ class SQLiteDatabase:
 
     def _restore(self) -> None:
         try:
-            # backup() itself would wait for a lock without end.
+            # backup() itself would wait for a lock forever.
             self._control.execute("BEGIN IMMEDIATE")
             self._control.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
@@ -223,8 +223,8 @@ def _note_connected(_connection: Any, entry: ConnectionPoolEntry) -> None:
 
 
 def _begin_outer(connection: Connection) -> None:
-    """The outer transaction of `rollback` begins at once. Left to itself, the driver would begin it with the
-    first write, and not before a savepoint."""
+    """Begins the outer transaction of `rollback` at once. Left to itself, the driver would begin it only with the first
+    write, and not before a savepoint."""
     if not connection.get_execution_options().get("read_only"):
         return
     driver: Any = connection.connection.driver_connection
@@ -276,15 +276,15 @@ def open_empty_database(_setup: DatabaseSetup, _config: pytest.Config) -> Iterat
 
 
 def _cache_directory(config: pytest.Config) -> Path:
-    cache = getattr(config, "cache", None)  # pytest can run without
+    cache = getattr(config, "cache", None)  # pytest can run without one
     if cache is not None:
-        with suppress(OSError):  # a checkout that cannot be written
+        with suppress(OSError):  # the checkout may be read-only
             return Path(cache.mkdir("testkit"))
     return _base_directory(Path(tempfile.gettempdir()))
 
 
 def _cached_template(setup: DatabaseSetup, cache: Path) -> bytes:
-    """The migrated template; made once for all workers and runs, and again when it is damaged."""
+    """Returns the migrated template, which is made once for all workers and runs, and again if it is damaged."""
     prefix = f"template-{setup.template_key(sqlite3.sqlite_version)}-"
     with FileLock(cache / "template.lock"):
         for path in cache.glob("template-*.db"):
@@ -316,17 +316,17 @@ def _migrated(setup: DatabaseSetup) -> bytes:
 
 @contextmanager
 def _own_directory() -> Iterator[Path]:
-    """A directory of this process on tmpfs where there is one; those of dead processes go."""
+    """Yields a directory for this process, on tmpfs if possible, and removes those of dead processes."""
     base = _base_directory(
         MEMORY_DIRECTORY
         if os.access(MEMORY_DIRECTORY, os.W_OK)
         and shutil.disk_usage(MEMORY_DIRECTORY).free > MEMORY_NEEDED
         else Path(tempfile.gettempdir())
     )
-    # A process that ends in any way loses its locks. Creating and sweeping exclude each other.
+    # A process loses its locks however it ends. Creating and sweeping must not happen at the same time.
     with FileLock(base / "directories.lock"):
         for other in base.glob("worker-*"):
-            # Unless it lives (`Timeout` is an `OSError`), or goes at this moment.
+            # Unless the process is alive (`Timeout` is an `OSError`), or the directory is just being removed.
             with suppress(OSError), FileLock(other / "alive.lock", timeout=0):
                 shutil.rmtree(other, ignore_errors=True)
         directory = Path(tempfile.mkdtemp(prefix="worker-", dir=base))

@@ -1,9 +1,9 @@
-"""Knows what every test costs, keeps the suite fast as it grows, and shows it.
+"""Records what every test costs, keeps the suite fast as it grows, and reports on it.
 
 counters, imports, recorder   measure, in each process that runs tests
-ledger                        the file in which the figures of all runs come together
-budgets, queries              what a test, and the suite, may take
-workers, batches, shards      how many processes run the tests, and which of them
+ledger                        the file that collects the figures of all runs
+budgets, queries              what a test and the whole suite may cost
+workers, batches, shards      how many processes run the tests, and which tests each one runs
 gate                          compares a run with a baseline
 report/                       the dashboard, the table, the summary for CI, the difference
 diagnosis/                    profile, query plans, leaks, flaky tests

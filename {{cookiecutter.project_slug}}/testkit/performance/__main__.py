@@ -1,4 +1,4 @@
-"""Commands on the ledger; the Makefile has a target for each."""
+"""Commands that work on the ledger. The Makefile and the CI workflow run them."""
 
 import argparse
 import os
@@ -55,7 +55,7 @@ def main() -> int:
         found = run(arguments)
         sys.stdout.flush()
         return int(found)
-    except BrokenPipeError:  # whoever reads this, `head` for example, has seen enough
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (LedgerError, gate.GateError, pytest.UsageError) as error:
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace) -> bool:
-    """Whether something was found that should not be."""
+    """Runs the command. Returns whether it found a problem."""
     match arguments.command:
         case "table":
             say(*table(overview_of(ledger.read(arguments.ledger), budgets())))
@@ -116,7 +116,7 @@ def existing(path: Path) -> Ledger:
 
 
 def budgets() -> Budgets:
-    """Those of the project in this folder."""
+    """Returns the budgets of the project in the current folder."""
     with Path("pyproject.toml").open("rb") as file:
         options = tomllib.load(file).get("tool", {}).get("pytest", {}).get("ini_options", {})
     return Budgets.of(lambda name: options.get(name, INI[name][0]))

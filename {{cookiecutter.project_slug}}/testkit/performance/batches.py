@@ -1,10 +1,10 @@
-"""Fewer messages between xdist's workers and its controller.
+"""Sends fewer messages between xdist's workers and its controller.
 
 xdist sends six messages for every test, which takes about 0.5 ms of processor time in the worker and
-as much again in the controller. Here a worker writes what it has to say to a file, one `write` for a
-test, and sends a message, "read on", only now and then, and when it is about to run out of tests: it would
-have to wait for more. The controller's part of xdist gets the same events in the same order. What a worker
-has written survives its crash, so that no test is lost, run twice or blamed for the crash of another.
+as much again in the controller. Here a worker writes its events to a file, with one `write` per test, and
+sends a "read on" message only now and then, and when it is about to run out of tests and would have to
+wait for more. The controller's part of xdist gets the same events in the same order. What a worker has
+written survives its crash, so no test is lost, run twice or blamed for the crash of another.
 """
 
 import marshal
@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 INTERVAL = 0.05  # seconds between two messages
-RESERVE = 2  # a worker with fewer tests than these has to say so
-SIZE = 4  # bytes that say how long what follows is
+RESERVE = 2  # a worker with fewer tests left than this has to say so
+SIZE = 4  # bytes of the length in front of each batch
 INPUT = "testkit_batches"  # the file's name, in the worker's input
 
-# They belong to one test, and come in this order.
+# The events of one test, in the order in which they come.
 BATCHED = frozenset({"logstart", "testreport", "logfinish", "runtest_protocol_complete"})
 LAST = "runtest_protocol_complete"
 READ_ON = "testkit_read_on"
@@ -33,7 +33,7 @@ Event = tuple[str, dict[str, Any]]
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In the controller, before a worker starts."""
-    if node.gateway.spec.popen:  # else it has other files, and maybe another Python
+    if node.gateway.spec.popen:  # other workers have other files, and maybe another Python
         node.process_from_remote = Receiver(node)
 
 
@@ -65,7 +65,7 @@ class Sender:
                 self._send(name, **kwargs)
                 return
             self._events.append((name, kwargs))
-            # The report of a failure is shown at once, and may be what stops the run.
+            # A failure is shown at once, and may stop the run.
             if name == LAST or (name == "testreport" and kwargs["data"]["outcome"] == "failed"):
                 self._write()
             if name == LAST and self._is_short_of_tests():
@@ -80,7 +80,7 @@ class Sender:
             return
         try:
             data = marshal.dumps(self._events)
-        except ValueError:  # something in a report that only xdist can say what to do about
+        except ValueError:  # a report holds something that only xdist can handle
             for name, kwargs in self._events:
                 self._send(name, **kwargs)
         else:

@@ -1,4 +1,4 @@
-"""Puts together what all processes of a run report, writes it to the ledger, and judges it."""
+"""Combines what all processes of a run report, writes it to the ledger, and checks it against the budgets."""
 
 import functools
 import json
@@ -18,18 +18,18 @@ from testkit.performance.recorder import ATTRIBUTE, WORKER_OUTPUT, Recorder
 from testkit.performance.runs import run_of
 from testkit.warm.workers import are_forked
 
-CONFIRMATIONS = 2  # more runs of a test that is over its budget for the first time
-MOST_CONFIRMED = 100  # tests; so many are not a hiccup
-MEASURING = "TESTKIT_MEASURES"  # in the environment of runs that others judge
+CONFIRMATIONS = 2  # extra runs of a test that is over its budget and has little history
+MOST_CONFIRMED = 100  # tests; more than that are no hiccup
+MEASURING = "TESTKIT_MEASURES"  # in the environment of runs that their caller judges
 SPEEDS = "testkit_speeds"  # in the input of workers
-# Options with which some tests are not run.
+# Options that may leave out some tests.
 LEAVE_OUT = (
     *("markexpr", "keyword", "deselect", "ignore", "ignore_glob", "maxfail", "shard"),
     *("lf", "stepwise", "testmon", "testmon_forceselect", "tmnet"),
 )
 
 DATABASE = pytest.StashKey[str]()
-"""What the tests run on."""
+"""The database that the tests run on."""
 BOOKKEEPER = pytest.StashKey["Bookkeeper"]()
 
 
@@ -48,7 +48,7 @@ class Bookkeeper:
         self.path = config.rootpath / config.getoption("ledger")
         self.recorder: Recorder | None = None
         self.records: dict[str, str] = {}
-        """Of each test, as JSON, which needs a fourth of the memory."""
+        """The record of each test, as JSON, which takes a quarter of the memory."""
         self.workers: list[Record] = []
         self.remarks: list[str] = []
         self.excesses: list[str] = []
@@ -158,7 +158,7 @@ class Bookkeeper:
         self.is_partial = self.is_partial or bool(items)
 
     def _is_complete(self, session: pytest.Session) -> bool:
-        """Whether all tests have run; what was left out by whomever makes it a part of them."""
+        """Whether all tests ran. The run is partial if some tests were left out, for whatever reason."""
         from_ini = self.config.args_source is not pytest.Config.ArgsSource.ARGS
         finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         options = (self.config.getoption(name, None) for name in LEAVE_OUT)
@@ -167,7 +167,7 @@ class Bookkeeper:
     def _options(self) -> list[str]:
         try:
             isolation = self.config.getini("db_isolation")
-        except ValueError:  # the part of the test kit that knows it is not used
+        except ValueError:  # the part of the test kit that defines it is not in use
             isolation = ""
         found = {
             f"`{isolation}`": bool(isolation),
@@ -188,7 +188,7 @@ class Bookkeeper:
             self.excesses += self.budgets.exceeded_by_suite(alike[-ledgers.RECENT :])
 
     def _confirm(self, nodeids: dict[str, str], known: Ledger) -> None:
-        """Runs tests again of which nothing but this run is known."""
+        """Runs tests again that have too few results to tell whether they are slow."""
         new = [nodeid for nodeid in nodeids if len(known.test(nodeid)["history"]) <= CONFIRMATIONS]
         for _ in range(CONFIRMATIONS if 0 < len(new) <= MOST_CONFIRMED else 0):
             subprocess.run(

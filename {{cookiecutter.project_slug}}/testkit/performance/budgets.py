@@ -12,7 +12,7 @@ from testkit.performance.ledger import Ledger, Record, fastest
 MIB = 1024 * 1024
 SPEEDS = ("fast", "medium", "slow")
 INFERRED_SPEED = pytest.StashKey[str]()
-"""The speed marker of an item that states none; it is no budget."""
+"""The speed marker inferred for an item without one; it sets no budget."""
 INI = {
     "budget_fast": ("0.1", "seconds that a test marked `fast` may take"),
     "budget_medium": ("2", "seconds that a test marked `medium` may take"),
@@ -41,9 +41,9 @@ class Budgets:
 
     @classmethod
     def of(cls, options: Callable[[str], Any]) -> "Budgets":
-        """The budgets of a project, by its `options`, which are those of pytest.
+        """Returns the budgets of a project, read from its pytest `options`.
 
-        Raises `pytest.UsageError` when they are impossible.
+        Raises `pytest.UsageError` if they are impossible.
         """
         values = {name.removeprefix("budget_"): _number(name, options(name)) for name in INI}
         budgets = cls(**values)
@@ -61,12 +61,12 @@ class Budgets:
         return "medium" if seconds <= self.medium else "slow"
 
     def of_test(self, test: Record) -> float | None:
-        """What a test of the ledger may take by its own marker."""
+        """Returns how many seconds a test of the ledger may take by its own markers, or `None` for any."""
         limits = {"fast": self.fast, "medium": self.medium}
         return min((limits[m] for m in test["markers"] if m in limits), default=None)
 
     def exceeded_by(self, ledger: Ledger, nodeids: Iterable[str]) -> dict[str, str]:
-        """Those of these tests that have been over their budget in all recent runs, and how far."""
+        """Returns a message for each of these tests that was over its budget in all recent runs."""
         found = {}
         for nodeid in nodeids:
             if nodeid in ledger:
@@ -77,7 +77,7 @@ class Budgets:
         return found
 
     def exceeded_by_suite(self, runs: list[Record]) -> Iterator[str]:
-        """What the whole suite has exceeded in all its recent runs; `runs` are those, newest last."""
+        """Yields a message for each budget that the whole suite exceeded in all of its recent `runs`."""
         for name, limit, unit, what in (
             ("seconds", self.suite, 1, "The suite took {:.4g} s, and may take {:g} s"),
             ("memory", self.memory, MIB, "A process of tests needed {:.4g} MiB, and may need {:g}"),

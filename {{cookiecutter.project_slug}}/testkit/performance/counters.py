@@ -1,4 +1,4 @@
-"""What the present test has done: statements, commits, requests, hashes, isolation."""
+"""Counts what the current test does: statements, commits, requests, hashes, isolation."""
 
 import asyncio
 import functools
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from testkit.call_site import call_site
 from testkit.clock import clock
 
-# They belong to the isolation, and differ between the databases.
+# Not counted: they belong to the isolation, and differ between databases.
 SAVEPOINTS = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 LONGEST_STATEMENT = 300  # characters that are kept
 
@@ -22,7 +22,7 @@ CHEAP_BCRYPT = 8  # rounds, as a power of two; production has 12
 
 
 Shape = tuple[int, int, str]
-"""A statement, the number of the request that it belongs to, and the task: there may be many at once."""
+"""The number of the request, the task (several may run at once), and the statement."""
 
 
 class Counters:
@@ -45,14 +45,14 @@ class Counters:
         self.statements = self.commits = self.requests = self.hashes = 0
         self.sql = self.isolation = 0.0
         self.of_others = 0.0
-        """Seconds in which this test had to wait for what other tests have caused."""
+        """Seconds that this test waited for what other tests caused."""
         self.shapes: set[Shape] = set()
         self.repeated: dict[Shape, list[Any]] = {}
-        """Those that came up again: how often, and from where."""
+        """The shapes that came up again: how often, and from where."""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens meanwhile does not count."""
+        """Counts nothing that happens in the block."""
         earlier = [(name, getattr(self, name)) for name in self.__slots__]
         self.reset()
         try:
@@ -72,7 +72,7 @@ class Counters:
             self.repeated[shape] = [2, call_site()]
 
     def costliest_repetitions(self, count: int) -> list[list[Any]]:
-        """`[times, statement, place]`, for each statement of its worst request."""
+        """Returns `[times, statement, place]` for the most repeated statements, each in its worst request."""
         worst: dict[str, list[Any]] = {}
         for (_, _, statement), (times, place) in self.repeated.items():
             if times > worst.get(statement, [1])[0]:
@@ -92,7 +92,7 @@ COUNTERS = Counters()
 
 @contextmanager
 def isolating() -> Iterator[None]:
-    """Counts as a part of the isolation."""
+    """Counts the time of the block as isolation."""
     start = clock()
     yield
     COUNTERS.isolation += clock() - start
@@ -100,21 +100,21 @@ def isolating() -> Iterator[None]:
 
 @contextmanager
 def waiting_for_others() -> Iterator[None]:
-    """Does not count as this test's time."""
+    """Excludes the time of the block from this test's time."""
     start = clock()
     yield
     COUNTERS.of_others += clock() - start
 
 
 class Meter:
-    """Feeds the counters. About 5 us for each statement."""
+    """Feeds the counters, at a cost of about 5 us per statement."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def start(self) -> None:
-        """Call it when the modules of the tests have been imported: only what is there is
-        measured."""
+        """Starts to count. Only libraries that are already imported are measured, so it has to be called after the
+        test modules have been imported."""
         event.listen(Engine, "before_cursor_execute", _before_statement)
         event.listen(Engine, "after_cursor_execute", _after_statement)
         event.listen(Engine, "handle_error", _after_error)
@@ -139,7 +139,7 @@ class Meter:
         self, module: str, name: str | None, function: str, count: Callable[..., None]
     ) -> None:
         owner: Any = sys.modules.get(module)
-        if getattr(owner, "__name__", module) != module:  # an alias of what is wrapped already
+        if getattr(owner, "__name__", module) != module:  # alias of a wrapped module
             return
         if name is not None:
             owner = getattr(owner, name, None)
@@ -186,7 +186,7 @@ def _count_request(*_args: Any, **_kwargs: Any) -> None:
     COUNTERS.requests += 1
 
 
-# What the libraries would refuse is not counted: they say themselves what is wrong with it.
+# Invalid arguments are not counted: the libraries themselves say what is wrong with them.
 
 
 def _count_argon2(hasher: Any, *args: Any, **kwargs: Any) -> None:

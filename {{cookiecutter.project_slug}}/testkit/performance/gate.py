@@ -1,10 +1,10 @@
 """Compares the suite with a baseline: has anything become slower?
 
 Times are medians of several runs, in one process and one order, in units of a calibration that is
-measured in each run: a slower machine, or a busy one, makes both longer. When something seems slower,
-all is run again, and it counts only if the fastest of these runs is slower as well. (All, since the
-first test that uses something often pays for others.) Numbers of SQL statements and set-ups need no
-such care.
+measured in each run: a slower or busier machine makes both longer. When something seems slower, all tests
+are run again, and it counts only if the fastest of these runs is slower as well. (All of them, because the
+first test to use something often pays for the others.) Numbers of SQL statements and set-ups need no such
+care.
 """
 
 import json
@@ -27,7 +27,7 @@ BASELINE_RUNS = 5
 CHECK_RUNS = 3
 CONFIRMING_RUNS = 3
 TOLERANCE = 1.2
-FLOOR = 0.01  # seconds that a test may become slower in any case
+FLOOR = 0.01  # seconds by which a test may become slower in any case
 SHARED_FLOOR = 0.1  # the same for a fixture that several tests share
 PHASES = ("setup", "call", "teardown")
 SCOPES = ("function", "class", "module", "package", "session")
@@ -46,7 +46,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         self.tests: dict[str, list[Record]] = {}
-        """Of each test, one record for each run, its times in units of the calibration."""
+        """For each test, one record per run, with times in units of the calibration."""
         for ledger in self.ledgers:
             calibration = ledger.runs[-1]["calibration"]
             for test in ledger.tests():
@@ -69,7 +69,7 @@ class Sample:
         return [record.get("statements", 0) for record in self.tests[nodeid]]
 
     def fixtures(self) -> dict[str, tuple[str, int, float]]:
-        """Of each fixture its scope, how often it was set up, and its least units of time."""
+        """Returns for each fixture its scope, its lowest number of set-ups, and its least units of time."""
         found: dict[str, tuple[str, int, float]] = {}
         for ledger in self.ledgers:
             run = ledger.runs[-1]
@@ -81,7 +81,7 @@ class Sample:
 
 
 def measure(runs: int, arguments: Sequence[str]) -> Sample:
-    """Runs tests so many times, in one process each."""
+    """Runs the tests `runs` times, each time in one process. Raises `GateError` if they fail."""
     found = []
     with tempfile.TemporaryDirectory(prefix="testkit-") as directory:
         for number in range(runs):
@@ -160,7 +160,7 @@ def read_baseline(path: Path) -> tuple[Sample, Record]:
 
 
 def check(path: Path, arguments: Sequence[str]) -> tuple[list[str], str]:
-    """What has become slower, a paragraph for each, and a line about the whole."""
+    """Returns a paragraph for each thing that became slower, and a line about the comparison as a whole."""
     base, stored = read_baseline(path)
     arguments = arguments or stored["arguments"]
     now = measure(CHECK_RUNS, arguments)

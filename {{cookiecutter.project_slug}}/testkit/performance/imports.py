@@ -1,4 +1,4 @@
-"""Which packages take how long to import."""
+"""Measures how long each package takes to import."""
 
 import time
 from collections import defaultdict
@@ -11,11 +11,11 @@ SHOWN = 10
 
 
 class ImportTimer:
-    """Times the modules that are imported between `start()` and `stop()`, about 5 us for each."""
+    """Times the modules that are imported between `start()` and `stop()`, at a cost of about 5 us each."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """Of each package, without what it imports from others."""
+        """Seconds per package, without what it imports from other packages."""
         self._inner = [0.0]
 
     def start(self) -> None:
@@ -43,8 +43,8 @@ class ImportTimer:
                 self.seconds[module.__name__.partition(".")[0]] += taken - self._inner.pop()
                 self._inner[-1] += taken
 
-        # `warnings.warn(stacklevel=2)` in a module means whoever imports it, so Python skips its own frames, which
-        # it knows by this name. This one is between them.
+        # `warnings.warn(stacklevel=2)` in a module refers to the code that imports it, so Python skips the frames of
+        # its import system, which it knows by this file name. The frame of this function lies among them.
         exec_module.__code__ = exec_module.__code__.replace(
             co_filename=f"<importlib._bootstrap of {__name__}>"
         )
@@ -52,4 +52,4 @@ class ImportTimer:
 
 
 IMPORTS = ImportTimer()
-IMPORTS.start()  # as early as this, since the imports of the tests begin now
+IMPORTS.start()  # this early, because the imports of the tests begin now

@@ -1,4 +1,4 @@
-"""The ledger: what every test has cost in its last runs, and what the runs themselves have cost.
+"""The ledger: what every test cost in its last runs, and what the runs themselves cost.
 
 One file of JSON lines. The first line is `{"ledger": 1, "crc32": ...}`, the version of the format and
 a checksum of what follows: the runs, oldest first, and the tests, one line each:
@@ -7,10 +7,10 @@ a checksum of what follows: the runs, oldest first, and the tests, one line each
     {"test": "tests/users/test_users.py::test_x", "last": {...}, "history": [[run, seconds, outcome,
      statements], ...], "markers": ["fast"]}
 
-All times are seconds, all memory is bytes. What a figure is called is what `RUN` and `TEST` say.
-The file keeps `KEPT_RUNS` runs, `KEPT_RESULTS` results of each test, and of tests only those of
-which one of these runs was the last. It is replaced as a whole, under a lock: who reads it sees one
-state of it, and two runs that end at once are both in it.
+All times are in seconds, all memory is in bytes. `RUN` and `TEST` explain the figures.
+The file keeps `KEPT_RUNS` runs, `KEPT_RESULTS` results of each test, and only those tests whose last
+run is still kept. It is replaced as a whole, under a lock: readers always see a consistent state, and if
+two runs end at the same time, both are recorded.
 """
 
 import json
@@ -84,7 +84,7 @@ class LedgerError(Exception):
 
 
 class DamagedLedgerError(LedgerError):
-    """It is no ledger, or no longer one."""
+    """The file is not a ledger, or no longer a valid one."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Ledger:
     runs: list[Record] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
     stamp: tuple[int, ...] | None = None
-    """Of the file that it was read from: equal, until the file is replaced."""
+    """Identifies the file that it was read from; it changes when the file is replaced."""
 
     def __contains__(self, nodeid: str) -> bool:
         return nodeid in self.lines
@@ -107,7 +107,7 @@ class Ledger:
         return map(json.loads, self.lines.values())
 
     def seconds(self) -> dict[str, float]:
-        """Of each test, how fast it has been recently."""
+        """Returns for each test the least seconds it took recently."""
         return {record["test"]: fastest(record) for record in self.tests()}
 
     def add(self, run: Record, records: dict[str, Record]) -> None:
@@ -129,10 +129,10 @@ class Ledger:
         self.forget()
 
     def forget(self) -> None:
-        """The oldest of too many runs, and the tests that have not been run since.
+        """Removes the oldest runs if there are too many, and the tests that have not been run since.
 
-        First go those that say nothing more: all of their tests have been run again, and they were not the
-        whole suite. So fifty runs of one test, as `make watch` has them in an hour, push nothing out.
+        The first to go are runs that tell nothing any more: partial runs all of whose tests have been run again.
+        So fifty runs of one test, as `make watch` makes in an hour, push nothing else out.
         """
         if len(self.runs) <= KEPT_RUNS:
             return
@@ -151,7 +151,7 @@ class Ledger:
 
 
 def _latest(line: str) -> str:
-    """The last run of a test, which its line ends with: to parse 10,000 lines would take ten times as long."""
+    """Returns the last run of a test from the end of its line; parsing 10,000 lines would take ten times as long."""
     start = line.rfind("[") + len('["')
     return line[start : line.find('"', start)]
 
@@ -163,7 +163,7 @@ def conditions_of(run: Record) -> tuple[object, ...]:
 
 
 def fastest(test: Record) -> float:
-    """The least that a test has taken in its recent runs."""
+    """Returns the least seconds that a test took in its recent passed runs, or in its last one if none passed."""
     passed: list[float] = [
         seconds for _, seconds, outcome, _ in test["history"] if outcome == "passed"
     ]
@@ -175,7 +175,7 @@ def new_run_id() -> str:
 
 
 def read(path: Path) -> Ledger:
-    """The ledger in this file, an empty one if there is none; `LedgerError` when it is unusable."""
+    """Returns the ledger in this file, or an empty one if there is no file. Raises `LedgerError` if it is unusable."""
     ledger = Ledger()
     try:
         with path.open("rb") as file:
@@ -189,7 +189,7 @@ def read(path: Path) -> Ledger:
     except OSError as error:
         raise LedgerError(f"The ledger {path} cannot be read: {error.strerror}.") from error
     checksum = _read_header(path, header)
-    # To parse 10,000 tests would take ten times as long, in every run.
+    # Saves parsing the tests: with 10,000 of them, that would take ten times as long, in every run.
     is_as_written = checksum == crc32(memoryview(content)[content.find(b"\n") + 1 :])
     if lines and not lines[-1]:
         lines.pop()
@@ -227,7 +227,7 @@ def _damaged(path: Path, reason: str) -> DamagedLedgerError:
 
 
 def _read_header(path: Path, line: str) -> int | None:
-    """The checksum of what follows, which a file of somebody else may lack."""
+    """Returns the checksum of what follows; a file that was not written here may lack one."""
     try:
         header = json.loads(line)
         version = header["ledger"]
@@ -266,9 +266,9 @@ def write(path: Path, ledger: Ledger) -> None:
 def record(
     path: Path, run: Record, records: dict[str, Record], known: Ledger | None = None
 ) -> tuple[Ledger, Path | None]:
-    """Adds a run to the file. Returns what it holds now, and where an earlier, damaged one is.
+    """Adds a run to the file. Returns its new content, and the new place of an earlier file that was damaged.
 
-    `known` is what was read from the file before; it is used up, if the file is still the same.
+    `known` is what was read from the file before; it is reused, and changed, if the file is still the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = None
@@ -293,7 +293,7 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def merge(ledgers: Iterable[Ledger]) -> Ledger:
-    """One ledger of many: all their runs, and of each test all its results."""
+    """Combines several ledgers into one, with all their runs and all results of each test, up to the usual limits."""
     merged = Ledger()
     runs: dict[str, Record] = {}
     for ledger in ledgers:

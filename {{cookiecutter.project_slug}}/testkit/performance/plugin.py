@@ -1,4 +1,4 @@
-"""The pytest plugin: options, and who listens to which process."""
+"""The pytest plugin: its options, and what runs in which process."""
 
 from typing import Any
 

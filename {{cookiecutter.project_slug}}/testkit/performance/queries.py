@@ -1,4 +1,4 @@
-"""How many SQL statements a test may need."""
+"""Limits how many SQL statements a test may execute."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ SHOWN = 20
 
 @contextmanager
 def recorded_statements() -> Iterator[list[str]]:
-    """The statements of all engines as they are executed, each with the place it came from, without savepoints. About
-    10 us for each."""
+    """Yields a list that receives the statements of all engines as they are executed, each with the place it came
+    from, without savepoints. Costs about 10 us per statement."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_args: Any) -> None:
@@ -32,7 +32,7 @@ def recorded_statements() -> Iterator[list[str]]:
 
 @contextmanager
 def assert_queries(count: int | None = None, *, at_most: int | None = None) -> Iterator[list[str]]:
-    """Fails when the block needs another number of SQL statements, and lists them.
+    """Fails and lists the SQL statements unless the block executes exactly `count`, or at most `at_most`, of them.
 
     with assert_queries(2):
         await client.get("/api/v1/products")
@@ -57,7 +57,7 @@ def _message(statements: list[str], expected: str) -> str:
 
 
 def budget_of(item: pytest.Item) -> int | None:
-    """What the marker `query_budget` says; `pytest.UsageError` when it says nothing sensible."""
+    """Returns the number in the marker `query_budget`, if there is one. Raises `pytest.UsageError` if it is invalid."""
     marker = item.get_closest_marker("query_budget")
     if marker is None:
         return None

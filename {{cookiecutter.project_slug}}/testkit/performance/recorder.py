@@ -18,7 +18,7 @@ from testkit.performance.budgets import INFERRED_SPEED
 from testkit.performance.counters import COUNTERS, Meter
 from testkit.performance.imports import ImportTimer
 
-ATTRIBUTE = "ledger"  # of the report of a test's tear-down
+ATTRIBUTE = "ledger"  # on the report of a test's tear-down
 WORKER_OUTPUT = "testkit_performance"
 ELSEWHERE = pytest.StashKey[list[str]]()
 """Tests of the suite that belong to other shards."""
@@ -28,11 +28,11 @@ SHOWN_FIXTURES = 5
 SHOWN_STATEMENTS = 5
 SHOWN_LINES = 5
 ENOUGH_TESTS = 50  # to tell a steady growth from what is loaded once
-EXTREMES = 0.05  # of the tests, those that grew most and those that grew least
-KEPT_BY_PYTEST = 5000  # bytes: of pytest 9 three reports, a location and finalizers, some 4 kB
+EXTREMES = 0.05  # share of the tests left out at either end: those that grew most, and least
+KEPT_BY_PYTEST = 5000  # bytes: three reports, a location and finalizers, some 4 kB in pytest 9
 UNTRACED = ("_pytest/*", "pluggy/*", "testkit/performance/*", "tracemalloc.py")
-PRIMES = 4000  # as far as the calibration looks for them
-SAME = 0.01  # of its time: what may lie between two that nothing has disturbed
+PRIMES = 4000  # the calibration looks for primes below this number
+SAME = 0.01  # relative difference between two calibrations that nothing disturbed
 
 # In KiB on Linux, in bytes on macOS.
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -41,8 +41,8 @@ Setup = Generator[None, object, object]
 
 
 class Memory:
-    """The resident memory of this process; where the system does not tell, its peak; on Windows 0.
-    2 us."""
+    """The resident memory of this process in bytes; its peak where the system does not report the current value; 0 on
+    Windows. Takes 2 us."""
 
     def __init__(self) -> None:
         statm = Path("/proc/self/statm")
@@ -65,8 +65,8 @@ class Memory:
 
 
 def calibrate() -> float:
-    """How long this machine takes for a piece of work that is always the same, when nothing disturbs it:
-    the best time when it comes twice, or of five. 5 to 12 ms."""
+    """Returns the seconds that this machine needs for a fixed piece of work when nothing disturbs it: the best time
+    once it comes up twice, or the best of five. Takes 5 to 12 ms."""
     best = _work()
     for _ in range(4):
         again = _work()
@@ -87,8 +87,8 @@ def _work() -> float:
 
 
 def steady_growth(growths: list[int]) -> int:
-    """What the tests have added to the memory, without the few that loaded or freed much at once,
-    and without what pytest keeps of each of them. Of a few tests nothing can be said."""
+    """Returns the bytes that the tests added to the memory, without the few that loaded or freed much at once, and
+    without what pytest keeps for each test. It is 0 if there are too few tests to tell."""
     if len(growths) < ENOUGH_TESTS:
         return 0
     extremes = math.ceil(len(growths) * EXTREMES)
@@ -97,7 +97,7 @@ def steady_growth(growths: list[int]) -> int:
 
 
 def allocations() -> list[list[Any]]:
-    """`[bytes, place]` of what was allocated since tracing began, and is still there."""
+    """Returns `[bytes, place]` for the lines that allocated most of what is still there since tracing began."""
     ours = tracemalloc.take_snapshot().filter_traces(
         [tracemalloc.Filter(inclusive=False, filename_pattern=f"*/{name}") for name in UNTRACED]
     )
@@ -124,7 +124,7 @@ class Recorder:
         self.imports = imports
         self.fixtures: dict[str, Fixture] = {}
         self.calibration: float | None = None
-        """The lowest; nothing before the tests have been collected."""
+        """The lowest measured so far; `None` until the tests have been collected."""
         self.collection = 0.0
         self.elsewhere: list[str] = []
         self.growths: list[int] = []
@@ -152,7 +152,7 @@ class Recorder:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.imports.stop()
         self.meter.start()
-        # Of a short run, once at the end is enough.
+        # For a short run, once at the end is enough.
         self.calibration = calibrate() if len(session.items) >= ENOUGH_TESTS else math.inf
         self._before = self.memory.now()
         if self.traces_memory:
@@ -160,7 +160,7 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logstart(self) -> None:
-        # What collection has taken, and what has been printed since the last test, is no test's.
+        # The time of collection, and of printing since the last test, belongs to no test.
         self._cpu_start = process_time()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -172,7 +172,7 @@ class Recorder:
         try:
             if fixturedef.scope == "function":
                 return (yield)
-            # What others use as well is not this test's.
+            # What other tests use as well is not charged to this one.
             own = process_time() - self._cpu_start
             with COUNTERS.paused():
                 try:
@@ -231,7 +231,7 @@ class Recorder:
     def _record(self, item: pytest.Item) -> dict[str, Any]:
         memory = self.memory.now()
         growth, self._before = memory - self._before, memory
-        if self.outcome == "passed":  # of a failure, pytest keeps much more
+        if self.outcome == "passed":  # pytest keeps much more of a failure
             self.growths.append(growth)
         others = self.shared + COUNTERS.of_others
         record: dict[str, Any] = {
@@ -274,7 +274,7 @@ class Recorder:
             output[WORKER_OUTPUT] = self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """What this process as a whole has taken."""
+        """Returns what this process as a whole has cost."""
         return {
             "calibration": round(self.calibration or 0.0, 6),
             "collection": round(self.collection, 4),

@@ -1,4 +1,4 @@
-"""What a run has cost: put together from its processes, or from its shards."""
+"""What a run cost, combined from its processes or from its shards."""
 
 import platform
 from collections import Counter
@@ -18,7 +18,7 @@ Fixtures = dict[str, list[Any]]
 def run_of(
     records: Collection[Record], processes: list[Record], server: float, **values: Any
 ) -> Record:
-    """The run in which `processes` have run tests with these `records`."""
+    """Returns the record of a run in which `processes` ran the tests with these `records`."""
     fixtures = _added([process["fixtures"] for process in processes])
     databases = [process["fixtures"].get(DATABASE_FIXTURE) for process in processes]
     return {

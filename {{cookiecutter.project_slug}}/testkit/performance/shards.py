@@ -1,8 +1,8 @@
-"""Shards: parts of the suite for several machines, balanced by what the ledger says.
+"""Shards: parts of the suite for several machines, balanced by the durations in the ledger.
 
-`--shard 2/5` runs the second of five parts. They are made by pytest-split's algorithm "least
-duration": the longest test goes to the shortest part, and so on. All machines must have the same
-ledger, for the parts of one suite to fit together; `check()` finds out whether they did.
+`--shard 2/5` runs the second of five parts. pytest-split's "least duration" algorithm makes them: the
+longest test goes to the shortest part, and so on. The parts fit together only if all machines have the
+same ledger; `check()` finds out whether they did.
 """
 
 import re
@@ -43,11 +43,11 @@ def shard_of(config: pytest.Config) -> tuple[int, int]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # After `-m` and `-k` have selected.
+    # Comes last, after `-m` and `-k` have made their selection.
     shard, count = shard_of(config)
     if count == 1:
         return
-    # Imported here, for most runs are of one piece.
+    # Imported here, because most runs are not split.
     from pytest_split.algorithms import LeastDurationAlgorithm
 
     in_order = sorted(items, key=lambda item: item.nodeid)  # the same on all machines
@@ -75,7 +75,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def check(ledgers: list[Ledger]) -> list[str]:
-    """What is wrong with the shards of one run, a sentence for each; `ledgers` are theirs."""
+    """Returns a sentence for each problem with the shards of one run; `ledgers` has one ledger per shard."""
     runs = [ledger.runs[-1] for ledger in ledgers if ledger.runs]
     problems = []
     expected = {f"{k}/{len(runs)}" for k in range(1, len(runs) + 1)}

@@ -1,4 +1,4 @@
-"""How many workers `-n auto` starts: as many as made the tests end soonest, by the ledger."""
+"""How many workers `-n auto` starts: as many as let the tests finish soonest, going by the ledger."""
 
 import os
 import re
@@ -18,12 +18,12 @@ from testkit.performance.shards import shard_of
 from testkit.warm.workers import are_forked
 
 VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
-# Seconds until a worker has collected, where none was measured; of one that is forked, and one that is not.
+# Seconds until a worker has collected its tests, where that was never measured; by whether workers are forked.
 UNKNOWN_START = {True: 0.35, False: 2.0}
 UNKNOWN_TEST = 0.01  # seconds, for tests that have never run
-UNKNOWN_MEMORY = 200 * 1024 * 1024  # bytes a worker
+UNKNOWN_MEMORY = 200 * 1024 * 1024  # bytes per worker
 MESSAGES = 0.0002  # seconds of the controller's processor for each test
-WORTHWHILE = 0.95  # one worker more has to save so much
+WORTHWHILE = 0.95  # another worker must bring the time below this share of the best so far
 
 TEST_FUNCTION = re.compile(r"^\s*(?:async )?def test_", re.MULTILINE)
 REASON = pytest.StashKey[str]()
@@ -35,7 +35,7 @@ class Evidence:
     seconds: float
     longest: float
     start: float
-    """Of the workers, beyond what one process alone needs as well."""
+    """Seconds until the workers are ready, beyond what a single process needs as well."""
 
     def estimate(self, workers: int, cores: int) -> float:
         """Seconds until the last test has ended."""
@@ -70,7 +70,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def best(evidence: Evidence, cores: int, most: int) -> int:
-    """The number of workers with which the tests end soonest; a single one never pays."""
+    """Returns the number of workers with which the tests end soonest. It is never 1, as a single worker never pays."""
     chosen, least = 0, evidence.estimate(0, cores)
     for workers in range(2, min(cores, most) + 1):
         seconds = evidence.estimate(workers, cores)
@@ -109,7 +109,7 @@ def select(config: pytest.Config, ledger: Ledger) -> Iterator[Record]:
 
 
 class _Contained:
-    """What an expression of `-m` or `-k` asks about each of its names."""
+    """Answers an expression of `-m` or `-k` for each of its names."""
 
     def __init__(self, names: Container[str]) -> None:
         self._names = names
@@ -152,7 +152,7 @@ def _start(ledger: Ledger, *, forked: bool) -> float:
 
 
 def _guessed(config: pytest.Config, start: float) -> Evidence:
-    """Nothing is recorded: counts the test functions in the files that are named."""
+    """Estimates the tests when nothing is recorded, by counting the test functions in the files named."""
     tests = 0
     for argument in config.args:
         path = config.invocation_params.dir / argument.partition("::")[0]
@@ -169,7 +169,7 @@ def _divided(evidence: Evidence, shards: int) -> Evidence:
 
 
 def _memory_allows(ledger: Ledger) -> int:
-    """How many workers fit into the memory that is free, if each needs what the whole suite has needed."""
+    """Returns how many workers fit into free memory, if each needs as much as the largest process of recent runs."""
     try:
         meminfo = Path("/proc/meminfo").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The files as they were, and the tests that have passed since a change that testmon does not see."""
+"""Records the files as they were, and the tests that have passed since the last change that testmon does not see."""
 
 import ast
 import json
@@ -12,12 +12,12 @@ from typing import NamedTuple, TypedDict
 
 from testkit.warm.sources import sources
 
-OUTSIDE = ""  # of functions
-LARGE = 1_000_000  # bytes; data of that size is not read
+OUTSIDE = ""  # name of the block of everything outside functions
+LARGE = 1_000_000  # bytes; larger data files are not read
 
 
 class Noted(TypedDict):
-    """A file as it was. A function is known by its name, with a number if there are several."""
+    """A file as it was. A function is identified by its name, with a number if several share it."""
 
     stamp: list[int]
     blocks: dict[str, int]
@@ -34,21 +34,21 @@ class Block(NamedTuple):
     name: str
     checksum: int
     known_as: int
-    """The checksum that testmon has noted, in which is the place as well."""
+    """The checksum that testmon records, which includes the position as well."""
     lines: range
 
 
 class Notes:
     def __init__(self, path: Path) -> None:
-        """Those of the file, or none."""
+        """Reads the notes in the file; there are none if it is missing or damaged."""
         self.path = path
         self.files: dict[str, Noted] = {}
         self.passed: set[str] = set()
         self.traced: set[str] = set()
-        """Tests of which testmon has learnt what they execute since."""
+        """Tests for which testmon has learnt, since the last change, what they execute."""
         self.changes = 0
         self.changed = ""
-        """The file that has changed last."""
+        """A file of the last change; empty if it is not known."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             notes = json.loads(path.read_bytes())
             self.changes, self.changed = notes["changes"], notes["changed"]
@@ -69,9 +69,9 @@ class Notes:
             draft.replace(self.path)
 
     def compare(self, root: Path, migrations: Path | None, test_modules: list[str]) -> None:
-        """Forgets who has passed if there is a change that testmon does not see.
+        """Forgets which tests have passed if there is a change that testmon does not see.
 
-        Looks at the time of every file, and reads those that have been saved since.
+        Checks the time and size of every file, and reads those that have been saved since.
         """
         former, self.files = self.files, {}
         is_first = not former
@@ -97,7 +97,8 @@ class Notes:
     def learn(
         self, root: Path, shared: dict[str, list[int]], executed: dict[str, set[int]]
     ) -> None:
-        """Takes over who executes what: the lines that were for several tests, and what testmon has noted."""
+        """Notes which functions testmon can judge, by the lines executed for several tests at once (`shared`) and by
+        the checksums that testmon has recorded (`executed`)."""
         for name, noted in self.files.items():
             noted["seen"] = []
             if name not in executed or noted["blocks"].keys() == {OUTSIDE}:
@@ -114,7 +115,8 @@ class Notes:
 
 
 def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
-    """With a wrong syntax it is as it was before. `None` if it never was, or has gone meanwhile."""
+    """Returns the note of a file. One with a syntax error counts as unchanged. `None` if there is nothing to note,
+    because the file is gone or has never been valid."""
     try:
         stamp = stamp_of(path)
         if before and before["stamp"] == stamp:
@@ -136,7 +138,7 @@ def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
         stamp=stamp,
         blocks=blocks,
         shared=[name for name in before["shared"] if blocks.get(name) == then[name]],
-        # Where there is a function more, one of several with a name may have become another.
+        # If a function was added, one of several with the same name may have become another one.
         seen=[n for n in before["seen"] if n in blocks and (is_same or is_unique(n, then, blocks))],
     )
 
@@ -153,10 +155,10 @@ def differences(before: Noted, now: Noted) -> set[str]:
 
 
 def blocks_of(source: bytes) -> list[Block]:
-    """Of Python; `SyntaxError` and `ValueError` if it is not."""
+    """Returns the blocks of a Python file. Raises `SyntaxError` or `ValueError` if it is not valid Python."""
     from testmon.process_code import Module, bytes_to_string_and_fsha, methods_to_checksums
 
-    ast.parse(source)  # testmon says nothing of a wrong syntax
+    ast.parse(source)  # testmon does not report syntax errors
     found = Module(source_code=bytes_to_string_and_fsha(source)[0]).blocks
     names: Counter[str] = Counter()
     blocks = []

@@ -1,4 +1,4 @@
-"""Where testmon is asked, `selection` is, too, a pytest plugin. Other runs import nothing of it."""
+"""A pytest plugin that loads `selection` in runs with testmon. Other runs import nothing of it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Lets testmon leave out only tests that have passed since a change that it does not see, a pytest plugin."""
+"""A pytest plugin that lets testmon leave out a test only if it has passed since the last change unseen by testmon."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ class Shared:
     def __init__(self) -> None:
         self.codes: set[CodeType] = set()
         self.others: dict[str, set[int]] = defaultdict(set)
-        """What workers have told."""
+        """The lines that workers have reported, by file."""
 
     def note(self, frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
@@ -49,11 +49,11 @@ class Shared:
             sys.setprofile(before)
 
     def lines(self, root: Path) -> dict[str, list[int]]:
-        """Of each file below that folder."""
+        """Returns the lines of these functions for each file below the folder `root`."""
         found = {name: set(lines) for name, lines in self.others.items()}
         top = f"{root}{os.sep}"
         for code in self.codes:
-            # Not of modules and classes, which are no functions.
+            # Leaves out modules and classes, which are not functions.
             if code.co_flags & CO_OPTIMIZED and code.co_filename.startswith(top):
                 name = code.co_filename.removeprefix(top).replace(os.sep, "/")
                 lines = {line for _, _, line in code.co_lines() if line}
@@ -86,7 +86,7 @@ class Shared:
 
 
 class Outcomes:
-    """Of the tests, in the process where all reports arrive."""
+    """Collects the outcomes of the tests, in the process where all reports arrive."""
 
     def __init__(self, config: Any, notes: Notes, again: set[str]) -> None:
         self.config = config
@@ -122,7 +122,7 @@ class Outcomes:
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Before anything of the project is imported."""
+    """Starts noting executed functions if testmon learns, before anything of the project is imported."""
     config: Any = pluginmanager.get_plugin("pytestconfig")
     if not config.known_args_namespace.testmon_nocollect:
         config.stash[SHARED] = shared = Shared()
@@ -132,7 +132,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: Any) -> None:
-    """After testmon's, which has chosen."""
+    """Runs after testmon's own hook, which has made its selection."""
     testmon = config.testmon_config
     if not testmon.select and not testmon.collect:
         return
@@ -151,9 +151,10 @@ def pytest_configure(config: Any) -> None:
 
 
 def trace_every_test(config: pytest.Config) -> None:
-    """From Python 3.14 on, coverage would by default note only the first test that executes a line.
+    """Makes coverage note every test that executes a line. From Python 3.14 on, its default is to note only the first.
 
-    That is its issue 2200. What notes all is what can follow SQLAlchemy into greenlets, so that is asked for.
+    That is its issue 2200. Its tracer that can follow SQLAlchemy into greenlets notes all of them, so that one is
+    requested.
     """
     from testmon import testmon_core
 
@@ -182,9 +183,9 @@ def notes_of(root: Path) -> Path:
 
 
 def executed(data: Any) -> dict[str, set[int]]:
-    """Of each file the checksums of the functions of which testmon knows a test that executes them.
+    """Returns for each file the checksums of the functions for which testmon knows a test that executes them.
 
-    `data` is the connection to testmon's data.
+    `data` is the connection to testmon's database.
     """
     from testmon.process_code import blob_to_checksums
 

@@ -1,4 +1,4 @@
-"""`python -m testkit.warm`: pytest, with the same arguments, from a parent that is warm if there is one."""
+"""`python -m testkit.warm`: runs pytest with the same arguments, forked from a warm parent if there is one."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ def main() -> None:
 
 
 def cold(arguments: list[str]) -> list[str]:
-    """The command that this process was started with, `-O` and the like too, for pytest."""
+    """Returns the command that starts pytest the way this process was started, with options such as `-O`."""
     *options, module = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
-    module = f"{module.removesuffix('testkit.warm')}pytest"  # after `-m`, or after a blank
+    module = f"{module.removesuffix('testkit.warm')}pytest"  # `-m` may be part of the same word
     return [sys.executable, *options, module, *arguments]
 
 
 def end(status: int | None) -> None:
-    """As pytest has ended: with its status, or by the signal that has ended it."""
+    """Ends as pytest ended: with its status, or by the signal that ended it. Returns if pytest has not run."""
     if status is None:
         return
     if status < 0:
@@ -36,7 +36,7 @@ def end(status: int | None) -> None:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    os._exit(status)  # there is nothing to tidy up, which would take a while
+    os._exit(status)  # a regular exit would take a while, and there is nothing to clean up
 
 
 main()

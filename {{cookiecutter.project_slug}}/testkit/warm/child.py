@@ -15,13 +15,13 @@ from testkit.warm.protocol import STREAMS, Request, close
 
 
 def hold_interrupts() -> None:
-    """They are for the children. One that was ignored would be lost while a child begins; now it waits."""
+    """Blocks SIGINT, which is meant for the children. If it were ignored instead, one that arrives while a child starts
+    would be lost; blocked, it stays pending."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def take_over(request: Request, streams: list[int]) -> None:
-    """Becomes a process of whoever has asked: with its streams, environment and directory, and without
-    a module of the project."""
+    """Takes on the streams, environment and directory of the requesting process, and drops the test kit's modules."""
     for new, old in zip(streams, STREAMS, strict=True):
         os.dup2(new, old)
     close(*streams)
@@ -46,7 +46,7 @@ def take_over(request: Request, streams: list[int]) -> None:
 
 
 def become_worker(request: Request, streams: list[int]) -> None:
-    """One of xdist's: what execnet has a new interpreter do, which reads its program from its input."""
+    """Becomes an xdist worker: does what execnet makes a new interpreter do, which reads its program from its input."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     take_over(request, streams)
     sys.argv = ["-c"]
@@ -60,7 +60,7 @@ def become_worker(request: Request, streams: list[int]) -> None:
 
 
 def leave_at_once(status: Any) -> None:
-    """Ends as `multiprocessing` does: to take 1,500 modules apart one by one would take 60 ms."""
+    """Ends as `multiprocessing` does: tearing down 1,500 modules one by one would take 60 ms."""
     if isinstance(status, str):
         print(status, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which modules are those of libraries, and whether they are still the ones on the disk."""
+"""Tells which modules belong to libraries, and whether they still match the files on disk."""
 
 import gc
 import importlib
@@ -21,24 +21,24 @@ from _pytest import fixtures
 
 # Read by pytest, or by what installs packages.
 FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
-OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # what speaks with the runs
+OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # the code that talks to the runs
 DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 
-# Their names, in the order in which they were imported, each with its own one: another, where a module stands in
-# for the library of that name, as `httpx2.alias_httpx()` has it.
+# The names of library modules, in the order of import, each with the module's own `__name__`. The two differ where
+# a module stands in for the library of that name, as after `httpx2.alias_httpx()`.
 Names = dict[str, str]
 State = dict[str, tuple[int, int] | None]
 
-VARIABLES: set[str] = set()  # which libraries have read while they were imported
+VARIABLES: set[str] = set()  # environment variables that libraries read while they were imported
 
 
 def is_library(file: str) -> bool:
-    """Whether a module of this file is installed, and not what is being worked on."""
+    """Whether this file belongs to an installed module, not to what is being worked on."""
     return any(file.startswith(f"{directory}/") for directory in DIRECTORIES)
 
 
 def imported(besides: Collection[str] = ()) -> Names:
-    """The libraries' modules in this process."""
+    """Returns the library modules in this process, without those in `besides`."""
     return {
         name: attribute(module, "__name__") or name
         for name, module in list(sys.modules.items())
@@ -49,8 +49,8 @@ def imported(besides: Collection[str] = ()) -> Names:
 
 
 def attribute(module: object, name: str) -> str:
-    """Without asking the module: one that is lazy would be loaded, and what stands in for one may answer
-    anything."""
+    """Returns a text attribute of a module, or an empty string, without running any of its code: a lazy module would
+    be loaded, and an object that stands in for a module may return anything."""
     try:
         found = object.__getattribute__(module, "__dict__").get(name)
     except AttributeError:
@@ -59,15 +59,15 @@ def attribute(module: object, name: str) -> str:
 
 
 def import_all(names: Names) -> str | None:
-    """Imports them, for good. Returns the package after which this process is of no use: it has started a
-    thread, so that nothing may be forked any more; or imported what another module stands in for."""
+    """Imports these modules for good. Returns the package that made this process useless, if there is one: it started
+    a thread, so that the process must not fork any more, or imported a library that another module stands in for."""
     replaced = [name for name, own in names.items() if own != name]
     gc.disable()  # as in `testkit.garbage`
-    # pytest, too, undoes the filters that they set. And what they keep as the output, like Alembic, has no
-    # buffer, from which nothing came before the end of a test.
+    # pytest, too, undoes the warning filters that they set. Some, like Alembic, keep the output stream, so
+    # it has no buffer: otherwise what they print would not appear before the end of a test.
     with warnings.catch_warnings(), redirect_stdout(unbuffered_output()), noting_variables():
         for name in [name for name in names if name not in replaced]:
-            # One that cannot be imported was made by other code, or wants something to have happened.
+            # A module that cannot be imported was created by other code, or expects some preparation.
             with suppress(Exception):
                 importlib.import_module(name)
             if threading.active_count() > 1 or any(map(is_itself, replaced)):
@@ -84,7 +84,7 @@ def is_itself(name: str) -> bool:
 
 @contextmanager
 def noting_variables() -> Iterator[None]:
-    """In `VARIABLES`. What C reads is not seen."""
+    """Notes in `VARIABLES` which environment variables are read. Those that C code reads are not seen."""
     environ: Any = type(os.environ)
     read = environ.__getitem__
 
@@ -100,12 +100,12 @@ def noting_variables() -> Iterator[None]:
 
 
 def read_the_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether the libraries would be the same in both of these environments."""
+    """Whether the libraries read the same values in both environments."""
     return all(one.get(name) == other.get(name) for name in VARIABLES)
 
 
 def unbuffered_output() -> TextIO:
-    """The standard output, as Python has it with `-u`."""
+    """Returns the standard output as Python opens it with `-u`."""
     return io.TextIOWrapper(
         io.FileIO(1, "w", closefd=False),
         encoding=sys.stdout.encoding,
@@ -115,8 +115,8 @@ def unbuffered_output() -> TextIO:
 
 
 def leave_as_they_are() -> None:
-    """Tells pytest that its plugins need no other `assert`, as its documentation has it. It would warn that
-    it comes too late to rewrite them."""
+    """Tells pytest not to rewrite the asserts of its plugins, in the way that its documentation describes. Otherwise it
+    would warn that it is too late to rewrite them."""
     packages = {"testkit"}
     for distribution in metadata.distributions():
         if any(entry.group == "pytest11" for entry in distribution.entry_points):
@@ -129,8 +129,8 @@ def leave_as_they_are() -> None:
 
 
 def remember_packages() -> None:
-    """What is installed, and what that says of itself: pytest and its plugins read 200 files of it in every run, for
-    10 ms, and testmon more, for 90. As long as this process lives, all of that stays.
+    """Keeps the metadata of installed packages in memory, as it stays the same as long as this process lives. Otherwise
+    pytest and its plugins would read 200 files in every run, for 10 ms, and testmon more, for 90 ms.
     """
     for name in ("entry_points", "files", "metadata"):
         found = metadata.Distribution.__dict__[name]
@@ -156,21 +156,21 @@ def remember_packages() -> None:
 
 
 def remember_fixtures() -> None:
-    """Which names of the libraries' plugins can be fixtures. pytest asks every object of every plugin, in every
-    run, and since 9.2 takes 15 ms for it.
+    """Remembers which names in the libraries' plugins can be fixtures. Otherwise pytest would inspect every object of
+    every plugin in every run, which takes 15 ms since version 9.2.
     """
     found = {}
     for module in map(sys.modules.get, imported()):
         names = object.__getattribute__(module, "__dict__")
         if isinstance(module, ModuleType) and any(name.startswith("pytest_") for name in names):
-            # `dir` sorts, and a fixture, like what hides one, has what it wraps.
+            # Sorted as by `dir`. A fixture has `__wrapped__`, and so has whatever hides one.
             wrapping = sorted(name for name in names if hasattr(names[name], "__wrapped__"))
             found[module] = len(names), wrapping
 
     def names_of(plugin: object) -> list[str]:
         if isinstance(plugin, ModuleType) and plugin in found:
             size, wrapping = found[plugin]
-            if size == len(vars(plugin)):  # nobody has added one
+            if size == len(vars(plugin)):  # no name was added
                 return wrapping
         return dir(plugin)
 
@@ -178,9 +178,9 @@ def remember_fixtures() -> None:
 
 
 def state(since: int, besides: Collection[str] = ()) -> State:
-    """The files that this process depends on, each with its time and its size. 10 ms for 1,000 modules.
+    """Returns the files that this process depends on, each with its time and size. Takes 10 ms for 1,000 modules.
 
-    Those that are not there would come before a library of this name.
+    Files that do not exist are included if they would take precedence over a library of the same name.
     """
     names = imported()
     files = {*besides, *(attribute(sys.modules[name], "__file__") for name in names)}
@@ -190,19 +190,20 @@ def state(since: int, besides: Collection[str] = ()) -> State:
 
 
 def stamps(files: Iterable[str], since: int) -> State:
-    """They have been read at `since` (in ns) or later. What was written after it may have been read before."""
+    """Returns the time and size of files that were read at `since` (in ns) or later. One that was written after that
+    may have been read before it was written, so it has none and counts as changed."""
     found = {file: look(file) for file in files}
     return {file: None if was and was[0] > since else was for file, was in found.items()}
 
 
 def changed(before: State) -> str | None:
-    """A file that is not as it was."""
+    """Returns a file that has changed, or `None`."""
     return next((file for file, was in before.items() if look(file) != was), None)
 
 
 def look(file: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(file)  # half as long as `Path.stat`
+        found = os.stat(file)  # takes half as long as `Path.stat`
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size

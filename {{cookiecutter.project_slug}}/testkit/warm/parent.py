@@ -1,8 +1,8 @@
 """`python -m testkit.warm.parent`: holds the libraries, and forks a child for every run.
 
-It has no module of the project, so nothing that is being worked on can be stale, and it ends when a
-package, the project's settings or the Python have changed. It also ends with its standard input, which
-`watch` keeps open, and with it whatever it runs; `--terminal=FILE` is then made as it was, unless
+It imports none of the project's modules, so nothing that is being worked on can be stale, and it ends when a
+package, the project's settings or Python itself has changed. It also ends, together with its runs, when its
+standard input ends, which `watch` keeps open. It then restores the terminal of `--terminal=FILE`, unless
 `watch` has said that it does so itself.
 """
 
@@ -25,7 +25,7 @@ from testkit.warm import libraries
 from testkit.warm.child import become_worker, hold_interrupts, leave_at_once, take_over
 from testkit.warm.protocol import PID_BYTES, STREAMS, address, circumstances, close, kill, receive
 
-PATIENCE = 3.0  # seconds that a run has to end, when nobody waits for it any more
+PATIENCE = 3.0  # seconds in which a run has to end when nobody waits for it any longer
 LOOK_INTERVAL = 0.01  # seconds, while the tests are collected
 LIFELINE = STREAMS[0]
 TERMINAL = "--terminal="
@@ -37,7 +37,7 @@ Terminal = tuple[int, list[Any]]
 
 @dataclass
 class Run:
-    """A child, and who waits for it."""
+    """A child, and the connection to the process that waits for it."""
 
     pid: int
     connection: socket.socket
@@ -73,9 +73,9 @@ class Parent:
             self.selector.register(file, selectors.EVENT_READ)
 
     def serve(self) -> dict[str, Any] | None:
-        """Returns a request, in the child that is to fulfil it; or nothing, at the end.
+        """Returns a request in the child that is to fulfil it, or `None` in the parent at its end.
 
-        One that is stale waits for its runs, but listens no more: another one may, at the same place.
+        A stale parent waits for its runs but no longer listens: another one may do so at the same address.
         """
         while not self.is_stale or self.runs:
             deadlines = [run.deadline for run in self.runs.values() if run.deadline]
@@ -138,7 +138,7 @@ class Parent:
     def lend(
         self, connection: socket.socket, request: dict[str, Any], streams: list[int]
     ) -> dict[str, Any] | None:
-        """A worker for one of the runs, as `zygote` has them, in the same group of processes."""
+        """Forks a worker for one of the runs, as `zygote` does, in the process group of that run."""
         is_the_same = libraries.read_the_same(request["environment"], os.environ)
         if request["run"] not in self.runs or not is_the_same:
             close(connection.detach(), *streams)
@@ -155,17 +155,17 @@ class Parent:
         if pid == 0:
             self.leave()
             connection.close()
-        with suppress(OSError):  # both of them do it: whoever comes first
+        with suppress(OSError):  # both processes do it, as either may come first
             os.setpgid(pid, group)
         if pid != 0:
             close(*streams)
         return pid
 
     def leave(self) -> None:
-        """In a child: forgets what is the parent's."""
+        """Lets go, in a child, of what belongs to the parent."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self.selector.close()  # and no more: it is the parent's too
+        self.selector.close()  # only closed, because the parent uses it too
         self.listener.close()
         close(self.wakeup, self.waker, *([self.terminal[0]] if self.terminal else []))
         for run in self.runs.values():
@@ -173,7 +173,7 @@ class Parent:
             run.report.close()
 
     def pass_on(self, run: Run) -> None:
-        """The signals of who waits for a run; or the end, with who waited."""
+        """Passes signals from the waiting process on to its run, or ends the run if that process has gone."""
         if run.pid not in self.runs:  # it has ended just now
             return
         try:
@@ -195,7 +195,7 @@ class Parent:
                 return
             if pid == 0:
                 return
-            if pid not in self.runs:  # a worker, after which its run looks
+            if pid not in self.runs:  # a worker, which its run looks after
                 continue
             run = self.runs.pop(pid)
             say(run.connection, "status", status)
@@ -212,7 +212,7 @@ class Parent:
         give_back(self.terminal)
 
     def learn(self, needed: str) -> None:
-        """Has ready the next time what a run has imported, unless it has been killed."""
+        """Imports, for later runs, what a run has imported, unless it was killed or others are still running."""
         if not needed or self.runs or self.is_stale:
             return
         found = json.loads(needed)
@@ -225,8 +225,8 @@ class Parent:
             self.state = prepare(names, self.conftests) | self.state
 
     def may_hold(self, found: dict[str, Any]) -> bool:
-        """Whether a `conftest.py` that is new here leaves the libraries as they are: it may set what they
-        read, or let one stand in for another."""
+        """Whether each `conftest.py` that is new here leaves the libraries alone: it might set variables that they
+        read, or make one stand in for another. If so, notes them."""
         new = [file for file in found["conftests"] if file not in self.conftests]
         if new and not (
             libraries.read_the_same(found["environment"], os.environ)
@@ -239,8 +239,8 @@ class Parent:
 
 
 def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
-    """Imports them. Returns the files that this process depends on now: among them those that can set
-    something before they import a library."""
+    """Imports these modules. Returns the files that this process now depends on, including each `conftest.py`, which
+    may set something before it imports a library."""
     begun = time.time_ns()
     excluded = sys.argv[2:]
     wanted = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
@@ -254,11 +254,11 @@ def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
 
 
 def become(request: dict[str, Any]) -> None:
-    """In a child: what `python -m pytest` does. At the end it says which libraries that has needed."""
+    """Does in a child what `python -m pytest` does. At the end, reports which libraries were needed."""
     begun, known = time.time_ns(), set(sys.modules)
     take_over(request, request["streams"])
     xdist = sys.modules.get("xdist.plugin")
-    if xdist is not None:  # which has kept the path of the parent for the workers
+    if xdist is not None:  # it keeps the parent's path for the workers
         xdist._sys_path[:] = sys.path
     sys.argv = ["pytest", *request["arguments"]]
     try:
@@ -279,7 +279,7 @@ def become(request: dict[str, Any]) -> None:
 
 
 def look_around(terminal: Terminal | None) -> dict[str, Any] | None:
-    """Collects the tests in a child. Returns what that says at its end; nothing if nobody waits for it."""
+    """Collects the tests in a child. Returns what the child reports at its end; `None` if nobody waits for it."""
     with tempfile.TemporaryFile("w+") as report, open(os.devnull, "r+b") as nothing:
         pid = os.fork()
         with suppress(OSError):
@@ -296,7 +296,7 @@ def look_around(terminal: Terminal | None) -> dict[str, Any] | None:
                     "is_deaf": True,
                 }
             )
-        # What is imported may never end.
+        # An import may never end.
         while os.waitpid(pid, os.WNOHANG) == (0, 0):
             if select.select([LIFELINE], [], [], LOOK_INTERVAL)[0]:
                 kill(pid, signal.SIGKILL)
@@ -324,7 +324,7 @@ def terminal_as_it_is() -> Terminal | None:
 
 
 def give_back(terminal: Terminal | None) -> None:
-    """At the end of the standard input, as it was; unless the watcher has said that it does so itself."""
+    """Restores the terminal when the standard input ends, unless the watcher has said that it does so itself."""
     if terminal and not os.read(LIFELINE, 1):
         import termios
 

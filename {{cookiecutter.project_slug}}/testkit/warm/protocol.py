@@ -1,15 +1,16 @@
-"""What is said between a process that wants a run and the parent that forks it.
+"""The protocol between a process that wants a run and the parent that forks it.
 
-The request is a dictionary as `marshal` writes it, with its length in front, together with the three
-standard streams; then each byte is the number of a signal for the run. The answers are lines of a word and
-a number: the `pid` of the run, at its end its `status` as `os.waitpid` has it; or `cold`, if it has to start
-as always.
+The request is a dictionary in the format of `marshal`, preceded by its length and sent together with the three
+standard streams. Every byte after that is the number of a signal for the run. The answers are lines of a word
+and a number: the `pid` of the run, and at its end its `status` as `os.waitpid` returns it; or `cold`, if pytest
+has to start as usual.
 
-In the same way a run (its id is `run`) asks for a worker, whose id is the answer; nothing is, if it gets none.
+A run (its process id is `run`) asks for a worker in the same way. The answer is the worker's process id, or
+nothing if it gets none.
 """
 
-# Whoever asks has to be quick: it starts in half of the time without `json`, `pathlib`, `typing`, and what
-# `socket` adds to this one.
+# The asking process has to be quick: it starts in half the time without `json`, `pathlib`, `typing`, and what
+# `socket` adds to `_socket`.
 import _socket
 import marshal
 import os
@@ -19,12 +20,12 @@ import sys
 from contextlib import suppress
 
 HEAD = 4  # bytes that say how long the request is
-FILE_BYTES = 4  # an open file, as C has its number
-PID_BYTES = 8  # the answer to who wants a worker
-NOBODY = bytes(PID_BYTES)  # the libraries are not those that it would have
+FILE_BYTES = 4  # bytes of a file descriptor, an int in C
+PID_BYTES = 8  # bytes of the answer to a request for a worker
+NOBODY = bytes(PID_BYTES)  # answer if the worker would have other libraries
 STREAMS = (0, 1, 2)
 LONGEST = 103  # bytes of the path of a socket, on macOS
-# What these say is read when a process starts.
+# Variables with these prefixes are read when a process starts.
 EARLY = ("PYTHON", "COVERAGE_", "LD_", "DYLD_", "MALLOC_", "LC_", "LANG", "TZ", "OPENSSL_")
 
 Request = dict[str, object]
@@ -38,7 +39,7 @@ def address() -> str | None:
     if len(os.fsencode(f"{place}/{owner}/{name}")) > LONGEST:
         place = "/tmp"  # noqa: S108
     folder = f"{place}/{owner}"
-    with suppress(OSError):  # it is there, or cannot be
+    with suppress(OSError):  # it exists, or cannot be made
         os.mkdir(folder, 0o700)
     try:
         found = os.lstat(folder)
@@ -62,7 +63,7 @@ def connect(address: str) -> _socket.socket | None:
 
 
 def circumstances() -> list[object]:
-    """What has to be the same for a run to be the same."""
+    """Returns what a parent and a process have to have in common for a run to be the same in both."""
     variables = {k: v for k, v in os.environ.items() if v and k.startswith(EARLY)}
     interpreter = [sys.executable, sys.version, list(sys.flags), sys.warnoptions, sys._xoptions]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -70,10 +71,10 @@ def circumstances() -> list[object]:
 
 
 def request(connection: _socket.socket, arguments: list[str]) -> int | None:
-    """Has pytest run with this process' directory, environment and streams, and passes on the signals that it
-    has no handlers for.
+    """Has the parent run pytest with this process's directory, environment and streams, and passes on the signals for
+    which this process has no handlers.
 
-    Returns its exit status, negative for a signal, or `None` if it has to start cold.
+    Returns pytest's exit status, negative for a signal, or `None` if it has to start cold.
     """
     wanted = this_process() | {"arguments": arguments, "circumstances": circumstances()}
     try:
@@ -129,7 +130,7 @@ def this_process() -> Request:
 
 
 def ignores_interrupts() -> bool:
-    """As in the background of a shell; a run is to do the same."""
+    """Whether this process ignores SIGINT, as in the background of a shell; a run has to do the same."""
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
@@ -144,7 +145,7 @@ def send(
 
 
 def receive(connection: _socket.socket) -> tuple[Request, list[int]]:
-    """A request and its streams. `OSError` where it breaks off, `ValueError` where it is none."""
+    """Returns a request and its streams. Raises `OSError` if it breaks off, `ValueError` if it is not a request."""
     room = _socket.CMSG_LEN(len(STREAMS) * FILE_BYTES)
     head, ancillary, _, _ = connection.recvmsg(HEAD, room)
     streams = [

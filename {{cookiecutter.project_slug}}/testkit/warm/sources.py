@@ -10,14 +10,14 @@ OUTPUTS = {"build", "dist", "htmlcov", "venv"}  # at the top; below, these are n
 
 
 def is_in_sources(place: Path) -> bool:
-    """What tools write into folders of their own depends on the tests, and not the other way round."""
+    """Whether a path may hold sources. Tools write their output to folders of their own, and no test depends on it."""
     if any(part.startswith(".") or part in OTHERS for part in place.parts):
         return False
     return OUTPUTS.isdisjoint(place.parts[:1])
 
 
 def sources(root: Path, below: Path = Path()) -> Iterator[Path]:
-    """Seen from the root."""
+    """Yields the source files in the folder `below`, relative to the root."""
     for folder, subfolders, files in os.walk(root / below):
         place = Path(folder).relative_to(root)
         subfolders[:] = [name for name in subfolders if is_in_sources(place / name)]

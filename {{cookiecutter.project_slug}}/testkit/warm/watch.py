@@ -1,6 +1,6 @@
-"""`python -m testkit.warm.watch`: runs what a change affects, as soon as a file is saved.
+"""`python -m testkit.warm.watch`: runs the tests that a change affects, as soon as a file is saved.
 
-Which tests those are is known by testmon. Arguments are pytest's and hold for every run. Keys are those of
+testmon knows which tests those are. The arguments are passed to pytest in every run. The keys are those of
 other watch modes, Jest's and Vitest's; `?` shows them.
 """
 
@@ -44,13 +44,13 @@ KEYS = """\
 
 `t` and `p` hold for every run, also after a change, until you press `a`."""
 PLUGIN = ("-p", "testkit.warm.watched")
-# testmon needs a tracer to know what a test depends on, which makes a run take twice as long. So the
-# verdict comes without it, and what has been learnt by the change follows in the background.
+# testmon needs a tracer to find out what a test depends on, which makes a run take twice as long. So the
+# verdict comes from a run without it, and a run in the background learns what has changed.
 LEARN = ("--testmon",)
 AFFECTED = ("--testmon", "--testmon-nocollect")
 ALL = ("--no-testmon",)
 FAILED = ("--lf", "--lfnf=none", "--no-testmon")
-# Exit statuses of pytest. Its own names would have to be imported.
+# Exit statuses of pytest, whose own names would have to be imported.
 USAGE_ERROR = 4
 NO_TESTS = 5
 VERDICTS = {0: "Passed", 2: "Interrupted", -signal.SIGINT: "Interrupted", NO_TESTS: "No tests ran"}
@@ -61,11 +61,11 @@ ABSENCES = {
 }
 KNOWN = ".testmondata"
 LEARNT = ".testmondata-learning"
-QUIET = 0.3  # seconds; a change is told sooner
+QUIET = 0.3  # seconds; changes are reported sooner than that
 PATIENCE = 5.0  # seconds
 PULSE = 0.5  # seconds
-DEBOUNCE = 50  # ms in which several files are saved at once
-MOST_AGAIN = 5  # runs that have changed the same files
+DEBOUNCE = 50  # ms; files saved within this time count as one change
+MOST_AGAIN = 5  # runs in a row that change the same files
 CLEAR = "\033[H\033[2J\033[3J"
 QUIT = "q"
 GOODBYE = QUIT.encode()
@@ -90,7 +90,7 @@ class WarmParent:
         return run_cold(arguments) if status is None else status
 
     def run_forked(self, arguments: list[str]) -> int | None:
-        """A parent that does not fit is replaced, once."""
+        """Returns the exit status, or `None` if no run was possible. A parent that does not fit is replaced, once."""
         path = address()
         for _ in range(2):
             connection = path and (connect(path) or self.start(path))
@@ -120,7 +120,7 @@ class WarmParent:
         return connect(path)
 
     def let_go(self) -> None:
-        """It ends by itself, after the runs that others have asked it for."""
+        """Gives up our parent. It ends by itself after the runs that others have requested."""
         self.former = [each for each in self.former if each.poll() is None]
         if self.process is not None:
             self.former.append(self.process)
@@ -139,42 +139,42 @@ class WarmParent:
 def run_cold(arguments: list[str]) -> int:
     with subprocess.Popen([sys.executable, "-m", "pytest", *arguments]) as process:
         while True:
-            with suppress(KeyboardInterrupt):  # which it has got as well
+            with suppress(KeyboardInterrupt):  # pytest gets it as well
                 return process.wait()
 
 
 class Terminal:
-    """The terminal, which gives single keys while nothing runs, and is as before otherwise."""
+    """The terminal. It delivers single keys while nothing runs, and is in its original mode otherwise."""
 
     def __init__(self) -> None:
         self.file = sys.stdin.fileno()
         self.attributes = termios.tcgetattr(self.file)
         self.group = os.tcgetpgrp(self.file)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        # Nobody could wake it: the shell waits for make, which does not notice.
+        # Nobody could resume it: the shell waits for make, which does not notice that it has stopped.
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-        # Ctrl-C is for the run, and not for make, which has started this.
+        # Ctrl-C is meant for the run, not for make, which started this process.
         if os.getpgrp() != os.getpid():
             os.setpgid(0, 0)
         os.tcsetpgrp(self.file, os.getpid())
         atexit.register(self.give_back)
 
     def give_back(self) -> None:
-        """Unless the shell has taken it already, as it does when `make` was killed."""
+        """Returns the terminal to the shell, unless the shell has taken it back already, as when `make` was killed."""
         with suppress(OSError, termios.error):  # it is closed, or `make` has ended
             if os.tcgetpgrp(self.file) == os.getpid():
                 self.take_lines()
                 os.tcsetpgrp(self.file, self.group)
 
     def key(self) -> str:
-        """The end of what is typed, and a terminal that belongs to the shell again, are like `q`."""
+        """Returns the key pressed; `q` at the end of the input, or if the terminal belongs to the shell again."""
         try:
             typed = os.read(self.file, 1) or GOODBYE
         except OSError:
             typed = GOODBYE
         if typed == ESCAPE.encode():  # arrows and the like send letters after it
             termios.tcflush(self.file, termios.TCIFLUSH)
-        return typed.decode("latin-1")  # what else is typed may come in parts
+        return typed.decode("latin-1")  # other characters may arrive in parts
 
     def take_keys(self) -> None:
         tty.setcbreak(self.file, termios.TCSADRAIN)
@@ -197,7 +197,7 @@ class Terminal:
 
 
 class Changes:
-    """The files that are saved, told by a thread."""
+    """The files that are saved, reported by a thread."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
@@ -212,7 +212,7 @@ class Changes:
         if place.suffix in SUFFIXES:
             self.folders.add(place.parent)
             return True
-        # A folder that is moved says nothing of its files.
+        # When a folder is moved, nothing is reported for its files.
         if change is watchfiles.Change.deleted:
             moved = {folder for folder in self.folders if folder.is_relative_to(place)}
             self.folders -= moved
@@ -237,7 +237,7 @@ class Changes:
 
 
 class Choice(NamedTuple):
-    """Of the tests that were given, those that a key has asked for."""
+    """The subset of the given tests that was chosen with a key."""
 
     name: str = ""
     path: str = ""
@@ -256,7 +256,7 @@ class Choice(NamedTuple):
 
 
 class Watcher:
-    """The loop: a key or a change, a run, and again."""
+    """The loop: waits for a key or a change, runs tests, and starts again."""
 
     def __init__(self, arguments: list[str], terminal: Terminal, parent: WarmParent) -> None:
         self.given = arguments
@@ -294,7 +294,7 @@ class Watcher:
                 self.keys[key]()
 
     def run_affected(self, saved: list[str]) -> None:
-        """Unless it is the tests that save it, which would never end."""
+        """Runs the affected tests, unless the runs themselves keep saving these files, which would never end."""
         is_ours = time.perf_counter() - self.ended < 2 * DEBOUNCE / 1000
         self.again = self.again + 1 if is_ours and saved == self.saved else 0
         self.saved = saved
@@ -306,7 +306,7 @@ class Watcher:
             print(f"Every run changes {shown(saved)}. Waiting for a key, or for another change.")
 
     def run(self, options: tuple[str, ...], cause: str, choice: Choice | None = None) -> None:
-        """A new choice is kept unless pytest does not understand it."""
+        """Runs tests and prints the verdict. A new choice is kept, unless pytest rejects it."""
         choice = self.choice if choice is None else choice
         self.last = options
         self.stop_learning()
@@ -327,10 +327,10 @@ class Watcher:
         self.run(ALL, str(choice), choice)
 
     def learn(self) -> None:
-        """Runs the same in the background, to know what the changed code depends on.
+        """Runs the affected tests again in the background, to learn what they depend on now.
 
-        On a copy of what is known: it may see a file that was saved after it has begun, whose tests
-        would not be affected any more when their turn comes.
+        It works on a copy of testmon's data: it may see a file that is saved after it began, and the tests of that
+        file would then no longer count as affected when their turn comes.
         """
         if Path(KNOWN).exists():
             copy(KNOWN, LEARNT)
@@ -345,7 +345,7 @@ class Watcher:
         )
 
     def note_what_was_learnt(self) -> None:
-        """Once nothing has been saved for a while."""
+        """Takes over what the background run has learnt, if it has ended. Called once nothing was saved for a while."""
         if self.learner is not None and self.learner.poll() is not None:
             if Path(LEARNT).exists():
                 copy(LEARNT, KNOWN)
@@ -379,14 +379,14 @@ class Watcher:
 
 
 def end_with(parent: int) -> None:
-    """With `make`, which has started this: nobody else would notice that it was killed."""
+    """Ends this process with `make`, which started it: nobody else would notice that `make` was killed."""
     while os.getppid() == parent:
         time.sleep(PULSE)
     os.kill(os.getpid(), signal.SIGHUP)
 
 
 def keep_server() -> subprocess.Popen[bytes] | None:
-    """Where the tests may have a server of their own: keeps it running from one run to the next."""
+    """Keeps the tests' own server, if they can have one, running from one run to the next."""
     keeper = next((Path(__file__).parents[1] / "databases").glob("*/keep.py"), None)
     if keeper is None:
         return None
@@ -412,7 +412,7 @@ def folders_in(place: Path) -> set[Path]:
 
 
 def copy(source: str, target: str) -> None:
-    """testmon's database, with its log, and what is noted beside it. Nobody has it open."""
+    """Copies testmon's database, with its log and the notes beside it. No process may have it open."""
     for end in ("", "-wal", "-seen"):
         Path(target + end).unlink(missing_ok=True)
         if Path(source + end).exists():

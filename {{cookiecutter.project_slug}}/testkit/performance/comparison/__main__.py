@@ -1,4 +1,4 @@
-"""Runs the strategies and shows what each of them adds to an empty test.
+"""Runs the strategies and shows how much time each of them adds to an empty test.
 
 python -m testkit.performance.comparison --rounds 3
 """
@@ -35,7 +35,7 @@ def measure(strategy: str, directory: Path) -> float:
     """Seconds of one test, the median of many."""
     path = directory / "ledger.jsonl"
     path.unlink(missing_ok=True)
-    # The first tests fill caches; the fixtures of tests that come later are what counts.
+    # The first tests also fill caches; what counts is the cost of the fixtures in later ones.
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "tests.conftest"]
     result = subprocess.run(
         [*command, "-p", "no:randomly", "--ledger", str(path), f"{FILE}::test_{strategy}"],
@@ -51,8 +51,8 @@ def measure(strategy: str, directory: Path) -> float:
 
 
 def compare(rounds: int) -> dict[str, float]:
-    """Seconds that each strategy adds to an empty test; they take turns, so that a busy machine
-    slows down all of them alike."""
+    """Returns the seconds that each strategy adds to an empty test. The strategies take turns, so that a busy machine
+    slows them all down alike."""
     seconds: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
     with tempfile.TemporaryDirectory(prefix="testkit-") as directory:
         for _ in range(rounds):
@@ -67,13 +67,13 @@ def table(added: dict[str, float]) -> Iterator[str]:
     yield from ("| isolation | adds to a test | ratio |", "| --- | ---: | ---: |")
     for strategy, seconds in added.items():
         if strategy != BASE:
-            # The unit may be less than what a busy machine takes more for one run than for another.
+            # On a busy machine, the unit may be smaller than the difference between two runs.
             ratio = f"{seconds / added[UNIT]:.3g}x" if added[UNIT] else "not to be measured"
             yield f"| {STRATEGIES[strategy][0]} | {seconds * 1000:.2f} ms | {ratio} |"
 
 
 def chart(added: dict[str, float]) -> str:
-    """Horizontal bars that are as long as the times; readable on light and dark pages."""
+    """Returns an SVG of horizontal bars, proportional to the times and readable on light and dark pages."""
     rows = [(STRATEGIES[name][0].replace("`", ""), s) for name, s in added.items() if name != BASE]
     width, bar, left = 800, 34, 330
     longest = max(seconds for _, seconds in rows)

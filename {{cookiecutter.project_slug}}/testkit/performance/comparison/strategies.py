@@ -1,4 +1,4 @@
-"""One test for each way of isolating it, on this project's own schema. None of them does anything.
+"""One empty test for each way of isolating tests, on this project's own schema.
 
 `python -m testkit.performance.comparison` runs and compares them.
 """

@@ -1,1 +1,1 @@
-"""Answers to single questions. Each module is a pytest plugin that `-p` loads when it is asked."""
+"""Each module answers one question. They are pytest plugins, loaded on demand with `-p`."""

@@ -1,7 +1,7 @@
-"""The SQL of a test with its query plans: `pytest -p testkit.performance.diagnosis.explain`.
+"""Shows the SQL of a test with its query plans: `pytest -p testkit.performance.diagnosis.explain`.
 
-A statement is explained before it is executed, by the database in use and with the test's own rows,
-so that the plans are those of a small database: look for tables that are scanned, not for costs.
+Each statement is explained before it is executed, by the database in use and with the test's own rows.
+The plans are therefore those of a small database: look for tables that are scanned, not for costs.
 """
 
 from collections.abc import Generator
@@ -24,7 +24,7 @@ lines: list[str] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    from testkit.fixtures import SETUP  # later, as pytest wants to be the first to import it
+    from testkit.fixtures import SETUP  # late, because pytest must be the first to import it
 
     lines.append(item.nodeid)
     explain = partial(_explain, explain_command(item.config.stash[SETUP]))
@@ -57,7 +57,7 @@ def _explain(
     lines.append(f"\n  {call_site()}")
     lines.extend(f"    {line}" for line in statement.splitlines())
     if statement.lstrip().upper().startswith(EXPLAINABLE):
-        # Of several rows the first one; but some come as one list of values for one statement.
+        # Of several rows, explains the first; but their values may also come as one flat list for one statement.
         is_nested = many and parameters and isinstance(parameters[0], tuple | list | dict)
         values = parameters[0] if is_nested else parameters
         lines.extend(
@@ -75,7 +75,7 @@ def _note_time(
 
 
 def _plan(connection: Connection, statement: str, parameters: Any) -> list[str]:
-    # On the driver's cursor: through SQLAlchemy this would be a statement of the test.
+    # Uses the driver's cursor: through SQLAlchemy, this would count as a statement of the test.
     cursor: Any = connection.connection.cursor()
     refused = connection.dialect.loaded_dbapi.Error
 
@@ -83,7 +83,7 @@ def _plan(connection: Connection, statement: str, parameters: Any) -> list[str]:
         with suppress(refused):  # where there is no transaction, for example
             cursor.execute(f"{command} testkit_plan")
 
-    try_to("SAVEPOINT")  # after a failure, some databases would refuse the statement itself as well
+    try_to("SAVEPOINT")  # else, after a failure, some databases refuse the statement itself as well
     try:
         cursor.execute(statement, parameters)
         return [str(row[-1]) for row in cursor.fetchall()]

@@ -1,9 +1,9 @@
-"""What keeps growing when the tests are run again: `pytest -p testkit.performance.diagnosis.leaks`.
+"""Shows what keeps growing when the tests are run again: `pytest -p testkit.performance.diagnosis.leaks`.
 
-The tests run several times in one process. The first time fills caches and imports what is imported
-late. A leak is what the project adds each time after that: objects of one of its types, or memory that
-one of its lines has allocated. What libraries keep, in caches mostly, shows only in the growth of the
-process, which is told as well; `pytest --ledger-memory` has their lines.
+The tests run several times in one process. The first pass fills caches and triggers late imports. A leak
+is what the project adds in every later pass: objects of one of its types, or memory allocated by one of
+its lines. What libraries keep, mostly in caches, shows only in the growth of the process, which is
+reported as well; `pytest --ledger-memory` shows their lines.
 """
 
 import gc
@@ -18,8 +18,8 @@ from testkit.call_site import is_ours, relative
 from testkit.performance.diagnosis.passes import run_passes
 from testkit.performance.recorder import KEPT_BY_PYTEST, Memory
 
-# The first one fills caches, from the second to the third the process is measured as it is, and from
-# then on its allocations are traced, which needs memory itself.
+# The first pass fills caches, from the second to the third the process is measured as it is, and from
+# then on its allocations are traced, which takes memory itself.
 PASSES, UNTRACED = 5, 3
 SHOWN = 20
 LEAST = 16 * 1024  # bytes that a line must add each time
@@ -57,7 +57,7 @@ def _objects() -> Counter[str]:
 
 
 def _allocations() -> Counter[str]:
-    """Bytes by the line of the project that has allocated them."""
+    """Returns the allocated bytes by line of the project."""
     found: Counter[str] = Counter()
     for statistic in tracemalloc.take_snapshot().statistics("lineno"):
         frame = statistic.traceback[0]
@@ -67,7 +67,7 @@ def _allocations() -> Counter[str]:
 
 
 def _growth(counts: list[Counter[str]], least: int) -> Counter[str]:
-    """What has become more in each of the steps, by as much as in the smallest of them."""
+    """Returns what grew by `least` or more in every step, with its growth in the smallest step."""
     steps = [later - earlier for earlier, later in pairwise(counts)]
     names = set.intersection(*(set(step) for step in steps))
     growth = {name: min(step[name] for step in steps) for name in names}

@@ -10,9 +10,9 @@ import pytest
 def run_passes(
     session: pytest.Session, passes: int, is_enough: Callable[[int], bool] = lambda number: False
 ) -> None:
-    """Takes the place of pytest's loop. What all tests share is set up once.
+    """Replaces pytest's loop. What all tests share is set up only once.
 
-    `is_enough` is called after each pass with its number, and may make it the last one.
+    `is_enough` is called with the number of each pass when it ends, from 0, and returns whether it was the last one.
     """
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         raise session.Interrupted(f"{session.testsfailed} errors during collection")
@@ -24,11 +24,11 @@ def run_passes(
         for item, next_in_order in zip(order, [*order[1:], None], strict=True):
             nextitem: Any = next_in_order
             if nextitem is None and number + 1 < passes:
-                # Of a test that follows itself, only what it shares with others may stay.
+                # If a test follows itself, only the fixtures that it shares with others may stay.
                 nextitem = following[0] if following[0] is not item else item.parent
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
             if session.shouldfail or session.shouldstop:
                 raise session.Interrupted(session.shouldfail or session.shouldstop)
         if is_enough(number):
-            break  # what is set up still is torn down at the end of the session
+            break  # what is still set up is torn down at the end of the session
         order = following

@@ -1,9 +1,9 @@
-"""Where the time of a test goes: `pytest -p testkit.performance.diagnosis.profile`.
+"""Shows where the time of a test goes: `pytest -p testkit.performance.diagnosis.profile`.
 
 A timer interrupts the test and looks at its stack. The first run of a test pays for what is prepared
-once, so the test runs several times, and the profile is that of the later runs. Frames of a library that
-follow each other are one line, so that all of the time is shown, and the project's own code stands out.
-Fixtures are left out; `make perf` says what they cost.
+only once, so the test runs several times, and the profile shows the later runs. Consecutive frames of one
+library are merged into one line, so that all of the time is shown and the project's own code stands out.
+Fixtures are left out; `make perf` shows what they cost.
 """
 
 import signal
@@ -23,9 +23,9 @@ from testkit.performance.diagnosis.passes import run_passes
 
 INTERVAL = 0.0005  # seconds between two looks at the stack
 RUNS = 20
-ENOUGH = 2.0  # seconds in all, after which a test is not run again
-LEAST = 0.02  # of the whole, for a line to be shown
-# They call each other back and forth.
+ENOUGH = 2.0  # seconds of all tests together, after which none is run again
+LEAST = 0.02  # share of the whole that a line needs to be shown
+# Pairs of packages that call each other back and forth, shown as one library.
 ONE_LIBRARY = {"starlette": "fastapi", "pydantic_core": "pydantic", "httpcore2": "httpx2"}
 
 
@@ -105,20 +105,20 @@ def _sampling(node: Node, test: CodeType | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, INTERVAL)  # only now: a look may take long
 
     handler = signal.signal(signal.SIGALRM, look)
-    # The time-out of the test uses the same timer, and waits until it is free again.
+    # The test's time-out uses the same timer, and is suspended until the timer is free again.
     timer = signal.setitimer(signal.ITIMER_REAL, INTERVAL)
     try:
         yield
     finally:
-        is_over = True  # an alarm may be on its way, and must not become one of the time-out
+        is_over = True  # a late alarm must not set the timer again, for the time-out to see
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _names(frame: FrameType | None, test: CodeType | None) -> list[str]:
-    """From the test inwards; of something else that runs in its event loop, from its task. Nothing
-    where neither of them runs."""
+    """Returns the names on the stack from the test inwards, or from the task inwards if something else runs in the
+    event loop. The list is empty if neither runs."""
     names: list[str] = []
     current = greenlet.getcurrent()
     while frame is not None:
@@ -139,7 +139,7 @@ def _names(frame: FrameType | None, test: CodeType | None) -> list[str]:
 
 @cache
 def _name(code: CodeType) -> str:
-    """Nothing for Python's own library, which belongs to whoever calls it."""
+    """Returns the function or library to show; nothing for the standard library, whose time counts for its caller."""
     if is_ours(code.co_filename):
         return f"{code.co_name}  {relative(code.co_filename)}:{code.co_firstlineno}"
     parts = Path(code.co_filename).parts

@@ -1,1 +1,1 @@
-"""Shows the ledger: as a page, as a table, as a summary for CI, and as the difference of two."""
+"""Shows the ledger as a page, as a table and as a summary for CI, and the difference between two ledgers."""

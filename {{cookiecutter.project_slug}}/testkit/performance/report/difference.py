@@ -1,4 +1,4 @@
-"""What has changed between two ledgers, as Markdown of the size of a comment."""
+"""Shows what changed between two ledgers, as Markdown short enough for a comment."""
 
 import statistics
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ SHOWN = 10
 
 
 def difference(before: Ledger, after: Ledger) -> Iterator[str]:
-    """Lines of Markdown. Times of `before` are scaled to the machine of `after`."""
+    """Yields lines of Markdown. The times in `before` are scaled to the machine of `after`. Raises `LedgerError` if a
+    ledger holds no run."""
     if not before.runs or not after.runs:
         raise LedgerError("One of the ledgers holds no run: run the tests, then compare again.")
     scale = _calibration(after) / _calibration(before)
@@ -39,7 +40,7 @@ def difference(before: Ledger, after: Ledger) -> Iterator[str]:
             changes.append((now - then, nodeid, then, now, statements))
     if changes:
         yield from ("", "| test | before | after | SQL |", "| --- | ---: | ---: | ---: |")
-        # What needs another number of statements comes first: that is never a hiccup.
+        # Changed numbers of statements come first, because they are never a hiccup.
         changes.sort(key=lambda change: (change[4][0] == change[4][1], -abs(change[0])))
         for _, nodeid, then, now, (first, second) in changes[:SHOWN]:
             sql = f"{second}" if first == second else f"{first} → {second}"

@@ -25,7 +25,7 @@ class Test:
     nodeid: str
     speed: str
     seconds: float
-    """Without fixtures that others share, as the next ones; the least of the recent runs."""
+    """The least of the recent runs. Like `latest`, it leaves out fixtures that other tests share."""
     latest: float
     setup: float
     call: float
@@ -58,9 +58,9 @@ class Repetition:
 @dataclass(frozen=True)
 class Overview:
     run: Record
-    """The newest complete run; where there is none, the newest."""
+    """The newest complete run, or the newest one if none is complete."""
     runs: list[Record]
-    """Those that are alike in all that decides how long they take."""
+    """The runs under the same conditions as `run`, whose times are comparable."""
     tests: list[Test]
     """Slowest first."""
     repetitions: list[Repetition]
@@ -97,7 +97,7 @@ class Overview:
 
     @property
     def isolation(self) -> float:
-        """Its share of the time of all tests."""
+        """The share of isolation in the time of all tests."""
         total: float = self.run["setup"] + self.run["call"] + self.run["teardown"]
         return float(self.run["isolation"]) / total if total else 0.0
 
@@ -111,7 +111,7 @@ class Overview:
 
     @property
     def shards(self) -> list[tuple[str, list[float]]]:
-        """A name, and the seconds of each shard: those of this run, then some that are planned."""
+        """Pairs of a name and the seconds of each shard: first those of this run, then what others would take."""
         found = []
         if self.run.get("shards"):
             found.append(("this run", list(self.run["shards"].values())))
@@ -156,7 +156,7 @@ def _repetitions(ledger: Ledger) -> Iterator[Repetition]:
     worst: dict[tuple[str, str], tuple[int, list[str]]] = {}
     for record in ledger.tests():
         for times, statement, place in record["last"].get("repeated", []):
-            # A statement that comes twice is no loop.
+            # A statement that comes up only twice is not a loop.
             if times > 2:
                 earlier, tests = worst.get((statement, place), (0, []))
                 worst[statement, place] = max(times, earlier), [*tests, record["test"]]
@@ -165,7 +165,8 @@ def _repetitions(ledger: Ledger) -> Iterator[Repetition]:
 
 
 def _planned(tests: list[Test], count: int) -> list[float]:
-    """As pytest-split's "least duration" does it: the longest test to the shortest shard."""
+    """Returns the seconds of each shard as pytest-split's "least duration" makes them: the longest test goes to the
+    shortest shard."""
     shards = [0.0] * count
     for test in tests:
         heapreplace(shards, shards[0] + test.seconds)

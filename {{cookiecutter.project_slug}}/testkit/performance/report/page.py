@@ -18,7 +18,7 @@ SHOWN_MEMORY = 15
 
 
 def page(overview: Overview) -> str:
-    """The page, about 250 bytes for each test."""
+    """Returns the HTML of the page, which grows by about 250 bytes per test."""
     html = PAGE.read_text(encoding="utf-8")
     sections = {
         "title": escape(title(overview)),
@@ -56,7 +56,7 @@ def _data(tests: list[Test]) -> str:
         ]
         for test in tests
     ]
-    # Nothing in it may end the element that it stands in.
+    # Nothing in the data may end the element that contains it.
     return json.dumps(rows, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
@@ -96,7 +96,7 @@ def _stack(name: str, shares: list[Share]) -> str:
 
 
 def _trend(overview: Overview) -> str:
-    """Seconds of the runs that are alike, oldest first."""
+    """Returns a bar for the seconds of each comparable run, the oldest first."""
     runs = overview.runs
     kind = escape(conditions(overview.run))
     if len(runs) < 2:

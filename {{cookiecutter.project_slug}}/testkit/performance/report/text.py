@@ -27,7 +27,7 @@ def title(overview: Overview) -> str:
 
 
 def conditions(run: Record) -> str:
-    """Under what it ran. Only runs that are alike in all of it can be compared."""
+    """Describes the conditions of a run. Only runs under the same conditions can be compared."""
     workers = f"{run['workers']} workers" if run["workers"] else "one process"
     whole = [] if run["complete"] else ["a part of the tests"]
     options = run.get("options", [])
