@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -36,6 +36,20 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[dict[s
     caplog.handler.setFormatter(as_before)
 
 
+@pytest.fixture
+async def crashing(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an application whose errors are logged, as in production."""
+    app = create_app(settings)
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("a bug")
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
 @pytest.mark.committed  # savepoints would be counted
 async def test_line_of_a_request(
     superuser_client: httpx2.AsyncClient,
@@ -62,17 +76,9 @@ async def test_line_of_a_head_request(
 
 
 async def test_line_of_a_head_request_that_fails(
-    settings: Settings, lines: Callable[[], list[dict[str, Any]]]
+    crashing: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    app = create_app(settings)
-
-    @app.get("/crash")
-    async def crash() -> None:
-        raise RuntimeError("a bug")
-
-    transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        await client.head("/crash")
+    await crashing.head("/crash")
 
     assert lines()[-1]["message"] == "HEAD /crash 500"
 
@@ -104,17 +110,9 @@ async def test_id_is_taken_over_when_it_is_well_formed(
 
 
 async def test_error_is_logged_with_its_request(
-    settings: Settings, lines: Callable[[], list[dict[str, Any]]]
+    crashing: httpx2.AsyncClient, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    app = create_app(settings)
-
-    @app.get("/crash")
-    async def crash() -> None:
-        raise RuntimeError("a bug")
-
-    transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        response = await client.get("/crash", headers={"X-Request-ID": "0815"})
+    response = await crashing.get("/crash", headers={"X-Request-ID": "0815"})
 
     assert response.status_code == 500
     error, answer = lines()
