@@ -132,6 +132,8 @@ class TestCommands:
         ):
             assert re.search(rf"^  {step}.* ok +\d+ ms$", output, re.MULTILINE), step
         assert "smoke: the service works" in output
+        of_smoke = [name == "smoke" for name in re.findall(r"^tests/(\w+)", output, re.MULTILINE)]
+        assert of_smoke == sorted(of_smoke)  # come last
 
     def test_local_smoke_shows_the_servers_log_on_failure(self, project: Project) -> None:
         project.edit(

@@ -24,11 +24,15 @@ SERVER = pytest.StashKey[Server]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "server" in getattr(item, "fixturenames", ()))
+    items.sort(key=is_smoke_test)
+
+
+def is_smoke_test(item: pytest.Item) -> bool:
+    return item.get_closest_marker("smoke") is not None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    wanted = any("server" in getattr(item, "fixturenames", ()) for item in session.items)
+    wanted = any(map(is_smoke_test, session.items))
     is_worker = hasattr(session.config, "workerinput")  # of xdist; most of them will not need it
     if wanted and not is_worker and not session.config.option.collectonly:
         start_server(session.config)
