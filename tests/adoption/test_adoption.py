@@ -164,6 +164,14 @@ def test_clinic(sample: Sample) -> None:
     assert "of which 5 use the database" in report
     assert "hashed or verified at the cost of production" not in report
 
+    # Sync engines follow the same rules.
+    (sample.path / "tests" / "test_sync.py").write_text(ON_A_SYNC_ENGINE)
+    output = sample.shell("uv run pytest -p no:randomly tests/test_sync.py", check=False)
+    assert re.search(r"^=+ 1 failed, 2 passed, 1 error", output, re.MULTILINE), output
+    assert "The database of the application is used here, at tests/test_sync.py:8" in output
+    assert "a connection, opened at tests/test_sync.py:13" in output
+    (sample.path / "tests" / "test_sync.py").unlink()
+
     # Alembic works on its own as before.
     sample.edit("clinic/models.py", "    password =", "    ward = Column(String(9))\n    password =")
     report = sample.shell("uv run python -m testkit doctor", check=False)
@@ -173,6 +181,25 @@ def test_clinic(sample: Sample) -> None:
     assert "CREATE TABLE patients" in offline
 
 
+ON_A_SYNC_ENGINE = """
+from sqlalchemy import text
+
+from clinic.reports import report_engine
+
+
+def test_without_isolation():
+    report_engine.connect()
+
+
+def test_left_open(database_isolation):
+    global connection
+    connection = report_engine.connect()
+    connection.execute(text("LOCK TABLE patients"))
+
+
+def test_innocent(client):
+    assert client.get("/patients").json() == []
+"""
 ENGINES = {
     "options": (
         "def make_engine(url: str, **options) -> AsyncEngine:\n"
@@ -453,6 +480,160 @@ HASHES = """
     assert argon2.PasswordHasher().verify(before, "sesame")
     print("verified")
 """
+
+
+LEDGER = """
+import asyncio
+from functools import lru_cache
+
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shop.config import Config
+from shop.db import Session, engine
+from shop.tables import Order
+
+
+@lru_cache
+def get_config() -> Config:
+    return Config()
+
+
+class Prices:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
+prices = Prices(get_config())
+
+
+async def order_without_commit(article: str) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))  # begins the transaction that the session joins
+        async with AsyncSession(connection) as session:
+            session.add(Order(article=article))
+            await session.commit()
+
+
+async def rename(old: str, new: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT * FROM orders FOR UPDATE"))
+        async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
+            await session.execute(update(Order).where(Order.article == old).values(article=new))
+            await session.commit()
+
+
+async def isolation() -> str:
+    async with AsyncSession(engine.execution_options(isolation_level="SERIALIZABLE")) as session:
+        return await session.scalar(text("SHOW transaction_isolation"))
+
+
+def nightly() -> None:
+    async def run() -> None:
+        async with Session() as session:
+            await session.execute(text("SELECT 1"))
+
+    asyncio.run(run())
+"""
+OF_CONNECTIONS = """
+import asyncio
+import gc
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event, select, text
+
+from shop import ledger
+from shop.db import Session, engine
+from shop.tables import Order
+from shop.web import web
+
+ARTICLES = select(Order.article)
+
+
+@event.listens_for(engine.sync_engine, "connect")
+def configure(connection, _record):
+    cursor = connection.cursor()
+    cursor.execute("SET search_path = special, public")
+    cursor.close()
+    connection.commit()
+
+
+def test_event_loop_that_is_closed(database_isolation):
+    ledger.nightly()
+
+
+def test_settings_that_others_hold():
+    assert ledger.prices.config.currency == "EUR"
+
+
+async def test_transaction_outside_is_not_committed(session):
+    gc.collect()
+    await ledger.order_without_commit("tea")
+
+    assert (await session.scalars(ARTICLES)).all() == []
+
+
+async def test_one_transaction_on_one_connection(client, session):
+    await client.post("/orders/tea")
+    async with asyncio.timeout(3):
+        await ledger.rename("tea", "coffee")
+
+    assert (await session.scalars(ARTICLES)).all() == ["coffee"]
+
+
+async def test_options_of_an_engine(database_isolation):
+    assert await ledger.isolation() == "serializable"
+
+
+@pytest.mark.parametrize("run", [1, 2, 3])
+async def test_what_the_application_sets_when_it_connects(database_isolation, run):
+    async with Session() as session:
+        assert await session.scalar(text("SHOW search_path")) == "special, public"
+
+
+async def test_disposal_while_the_session_is_open(session):
+    await session.scalars(ARTICLES)
+    await engine.dispose()
+
+
+async def test_that_is_innocent(client):
+    gc.collect()
+    await client.get("/orders")
+
+
+@pytest.fixture
+def sync_client(database_isolation):
+    with TestClient(web) as client:
+        yield client
+
+
+async def test_sync_client(sync_client):
+    pass
+"""
+
+
+@of("shop")
+def test_connections_are_those_of_production(sample: Sample) -> None:
+    sample.adopt()
+    (sample.path / "shop" / "ledger.py").write_text(LEDGER)
+    (sample.path / "tests" / "test_connections.py").write_text(OF_CONNECTIONS)
+    sample.edit(
+        "tests/testkit_binding.py", "from shop.db import engine\n", "from shop.ledger import engine\n"
+    )
+
+    output = sample.shell(
+        "SHOP_CURRENCY=USD uv run pytest -p no:randomly -W error tests/test_connections.py", check=False
+    )
+
+    assert re.search(r"^=+ 1 failed, 10 passed", output, re.MULTILINE), output
+    assert "make the test sync, or give it an async client" in output
+    assert "ExceptionGroup" not in output
+    # The settings of pytest may be in any of its files.
+    (sample.path / "pyproject.toml").rename(sample.path / "project.toml")
+    (sample.path / "pytest.ini").write_text("[pytest]\nbudget_fast = 5\n")
+    said = sample.shell(".venv/bin/python -m testkit.performance table", check=False)
+    assert said.startswith("budget_fast is 5 and budget_medium is 2;")
 
 
 @of("notes")

@@ -65,6 +65,10 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
         DATABASE_URL: PostgresDsn
         ADMIN: EmailStr
         db: Parts
+        store: Store = Store(key="from the code")
+    class Store(BaseModel):
+        key: str
+        db_host: str
 """,
         }
     )
@@ -81,6 +85,8 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
         'url="postgresql+asyncpg://"',
     ):
         assert line in binding
+    assert '"MY_STORE__DB_HOST": "localhost"' in binding
+    assert "MY_STORE__KEY" not in binding  # it would replace the default
     assert "SENTRY" not in binding
     assert "ECHO" not in binding
 
@@ -187,7 +193,7 @@ CONFTEST = '''
         return TestClient(1)
 
     @pytest.fixture
-    async def client(
+    async def client(  # of the API
         db,
     ):
         app.dependency_overrides[get_db] = lambda: db
@@ -195,8 +201,35 @@ CONFTEST = '''
 '''
 
 
+CLIENT_OF_A_MODULE = """
+    import pytest
+    from fastapi.testclient import TestClient
+
+    @pytest.fixture
+    def own_client():
+        return TestClient(1)
+"""
+SYNC_ENGINE = """
+    from functools import lru_cache
+
+    from sqlalchemy import create_engine
+
+
+    @lru_cache
+    def reports():
+        return create_engine("sqlite://")
+"""
+
+
 def test_what_is_left_to_do(adopt: Adopt) -> None:
-    said, root = adopt({"tests/conftest.py": CONFTEST, "tests/test_a.py": "client = TestClient(1)\n"})
+    said, root = adopt(
+        {
+            "tests/conftest.py": CONFTEST,
+            "tests/test_a.py": "client = TestClient(1)\n",
+            "tests/test_b.py": CLIENT_OF_A_MODULE,
+            "app/reports.py": SYNC_ENGINE,
+        }
+    )
 
     left = said.split("Left for you")[1]
     for advice in (
@@ -207,11 +240,15 @@ def test_what_is_left_to_do(adopt: Adopt) -> None:
         "`shared` has the scope module",
         "overrides a dependency",
         "tests/test_a.py:1: makes `client` for the whole module",
+        "app/reports.py:7: makes a sync engine",
     ):
         assert advice in left, left
     conftest = (root / "tests" / "conftest.py").read_text()
-    assert "async def client(database_isolation,\n    db," in conftest
+    assert "async def client(database_isolation,  # of the API\n    db," in conftest
     compile(conftest, "conftest", "exec")
+    assert "def own_client(database_isolation):" in (root / "tests" / "test_b.py").read_text()
+    ignored = (root / ".gitignore").read_text().splitlines()
+    assert ignored == [".performance/", ".testmondata*"]
 
 
 SYNC = """
@@ -296,6 +333,25 @@ def test_two_engines_of_one_name(adopt: Adopt) -> None:
     assert "scripts/seed.py:2: makes a sync engine" in said
 
 
+def test_engine_that_carries_the_sessions(adopt: Adopt) -> None:
+    """Others are named, whatever comes first."""
+    analytics = DATABASE.replace("engine =", "warehouse =")
+    sessions = "from sqlalchemy.ext.asyncio import async_sessionmaker\nfrom app.db import engine\n"
+    said, root = adopt(
+        {
+            "app/analytics.py": analytics,
+            "app/sessions.py": f"{sessions}Session = async_sessionmaker(bind=engine)\n",
+            "app/code.py": "import os\nDSN = os.environ['MY_WAREHOUSE_DSN']\n",
+        }
+    )
+
+    assert "Engine: `engine` of `app.db`" in said
+    assert "`warehouse` of `app.analytics` is another engine" in said
+    binding = (root / "tests" / "testkit_binding.py").read_text()
+    assert "create_engine=partial(rewired, engine)" in binding
+    assert '"MY_WAREHOUSE_DSN": "sqlite+aiosqlite:////dev/null/' in binding
+
+
 def test_line_endings_stay(adopt: Adopt, tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     file = tmp_path / "foreign" / "pytest.ini"
@@ -317,7 +373,7 @@ def test_characters_that_splitlines_takes_for_ends_of_lines(adopt: Adopt) -> Non
     _, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", **files})
 
     conftest = (root / "tests" / "conftest.py").read_text()
-    assert "async def client(database_isolation,\n    db," in conftest
+    assert "async def client(database_isolation,  # of the API\n    db," in conftest
     env = (root / "m" / "env.py").read_text()
     assert "    context.configure(connection=connection, target_metadata=None" in env
     for text in (conftest, env):

@@ -88,8 +88,13 @@ class Examination:
         if "event_loop" in names:
             yield "A fixture `event_loop` of your own is in the way of pytest-asyncio: remove it."
         ignored = config.rootpath / ".gitignore"
-        if not ignored.exists() or ".performance" not in ignored.read_text():
-            yield "The ledger would be committed: add `.performance/` to `.gitignore`."
+        listed = ignored.read_text() if ignored.exists() else ""
+        for name, what in (
+            (".performance/", "The ledger"),
+            (".testmondata*", "What the watch mode knows"),
+        ):
+            if name.rstrip("/*") not in listed:
+                yield f"{what} would be committed: add `{name}` to `.gitignore`."
 
     def _costs(self, config: pytest.Config) -> Iterator[str]:
         try:

@@ -114,18 +114,21 @@ def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
         if type(module) is ModuleType and is_ours(vars(module).get("__file__") or "<"):
             for value in list(vars(module).values()):
                 if isinstance(value, classes):
-                    value.__init__()  # type: ignore[misc]  # in place, as others hold it
-                elif hasattr(value, "cache_clear") and _holds(value, classes):
-                    value.cache_clear()
+                    found = [value]
+                else:
+                    found = list(_held(value, classes)) if hasattr(value, "cache_clear") else []
+                for settings in found:
+                    settings.__init__()  # type: ignore[misc]  # in place, as others hold it
 
 
-def _holds(container: Any, classes: tuple[type, ...], depth: int = 2) -> bool:
+def _held(
+    container: Any, classes: tuple[type[BaseSettings], ...], depth: int = 2
+) -> Iterator[BaseSettings]:
     for found in gc.get_referents(container):
         if isinstance(found, classes):
-            return True
-        if depth and isinstance(found, dict | list) and _holds(found, classes, depth - 1):
-            return True
-    return False
+            yield found
+        elif depth and isinstance(found, dict | list):
+            yield from _held(found, classes, depth - 1)
 
 
 @contextmanager

@@ -183,10 +183,11 @@ def database_worker(
             "The `create_engine` that `use_database` was given must use the URL that it gets.",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
-    for sync_engine in setup.sync_engines:
-        rewire_sync(sync_engine, database.url)
     with made_by(setup.sessionmaker) as sessionmaker:
         worker = Worker(database, engine, sessionmaker, session_loop)
+        for sync_engine in setup.sync_engines:
+            rewire_sync(sync_engine, database.url)
+            worker.observe(sync_engine)
         with Uninterrupted():
             session_loop.run_until_complete(worker.start())
         request.config.stash[WORKER] = worker

@@ -30,9 +30,14 @@ HINTS = {
         "With `rollback`, all sessions share one connection, whose transaction has begun: mark the test with "
         "`@pytest.mark.committed`."
     ),
-    r"unable to open database file|Could not locate a bind|Connect call failed .*, 1\b": (
+    r"unable to open database file|Could not locate a bind|Connect call failed .*, 1\b|port 1 failed": (
         "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
-        "for `database_isolation`."
+        "for `database_isolation`. If it does so already, this engine is not the one that the tests were given: it "
+        "was created again, or it is a sync engine that `sync_engines` does not name."
+    ),
+    r"event loop is already running|cannot be called from the event loop thread": (
+        "A sync client, such as `TestClient`, runs the application in the event loop of the tests, which an async "
+        "test is using itself: make the test sync, or give it an async client."
     ),
     r"missing 1 required positional argument: '(request|websocket|socket)'": (
         "If this is a dependency: a WebSocket is no `Request`, and a request no `WebSocket`. What both have is in "

@@ -84,6 +84,8 @@ class Worker:
         """Connections in use, each with the place that opened it."""
         self.used: set[ConnectionPoolEntry] = set()
         """Connections that were in use since the last reset."""
+        self.outdated: set[ConnectionPoolEntry] = set()
+        """Connections in use whose pool was disposed of, and will close them no more."""
         self.cleaning: Eager[None] | None = None
         """The cleaning in progress: it undoes the last test while pytest prepares the next one."""
         self.was_reconnected = False
@@ -96,6 +98,12 @@ class Worker:
         pool = self.engine.sync_engine.pool
         event.listen(pool, "checkout", self._note_checkout)
         event.listen(pool, "checkin", self._note_checkin)
+        event.listen(self.engine.sync_engine, "engine_disposed", self._note_disposal)
+
+    def observe(self, sync_engine: Engine) -> None:
+        """Holds a sync engine of the application to the same rules. Its pool keeps no connections."""
+        event.listen(sync_engine.pool, "checkout", self._note_sync_checkout)
+        event.listen(sync_engine.pool, "checkin", self._note_checkin)
 
     async def connect(self) -> AsyncConnection:
         """Returns the connection of the outer transaction, opened if necessary. It belongs to no test."""
@@ -174,13 +182,22 @@ class Worker:
         await self.database.stop()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
+        self._note_sync_checkout(_raw, entry, _fairy)
+        self.used.add(entry)
+
+    def _note_sync_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
         if self.refuses_connections:
             refuse()
-        self.used.add(entry)
         self.checked_out[entry] = call_site()
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
         self.checked_out.pop(entry, None)
+        if entry in self.outdated:
+            self.outdated.remove(entry)
+            entry.invalidate()
+
+    def _note_disposal(self, _engine: Engine) -> None:
+        self.outdated.update(self.checked_out)
 
 
 class Isolation:

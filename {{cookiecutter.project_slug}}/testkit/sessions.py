@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 from sqlalchemy import TextClause, event
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 READS = re.compile(r"\s*(SELECT|WITH|VALUES|EXPLAIN|PRAGMA|SHOW)\b", re.IGNORECASE)
@@ -150,7 +150,9 @@ def made_by(
         of_tests = issubclass(options.get("sync_session_class") or Session, ObservingSession)
         if not of_tests and everyone.kw.get("bind") is not None:
             configuration = dict(everyone.kw)
-            bind = configuration.pop("bind")
+            given, bind = bind, _bind_of_test(bind, configuration.pop("bind"))
+            if bind is given:  # with a mode of its own, or the default
+                del configuration["join_transaction_mode"]
             information = (options.get("info") or {}) | configuration.pop("info")
             options |= configuration | {"info": information}
         create(session, bind, **options)
@@ -159,6 +161,15 @@ def made_by(
     patch.setattr(maker, "__init__", configured)
     yield everyone
     patch.undo()
+
+
+def _bind_of_test(given: Any, bind: AsyncEngine | AsyncConnection) -> Any:
+    """What a session is bound to in the current test: a connection that the application has opened itself keeps its
+    transaction, and an engine with other options keeps them where commits are real. Everything else is replaced."""
+    if isinstance(given, AsyncConnection):
+        return given
+    shares_pool = isinstance(given, AsyncEngine) and given.sync_engine.pool is bind.sync_engine.pool
+    return given if shares_pool and isinstance(bind, AsyncEngine) else bind
 
 
 def has_written(session: Session) -> bool:

@@ -14,7 +14,7 @@ from testkit.adopt.source import Module
 from testkit.adopt.survey import DRIVERS, Survey
 
 BINDING = "testkit_binding.py"
-LEDGER = ".performance/"
+MADE = (".performance/", ".testmondata*")  # the ledger, and what the watch mode knows
 
 
 @dataclass
@@ -58,7 +58,8 @@ def _changes(survey: Survey) -> Iterator[Change]:
     clients = survey.clients
     binding = Path(survey.pytest.tests_folder) / BINDING
     if not (root / binding).exists():
-        yield Change(root / binding, binding_of(survey, with_client=not clients))
+        has_client = any(path.name == "conftest.py" for path, _ in clients)
+        yield Change(root / binding, binding_of(survey, with_client=not has_client))
     text, others = survey.pytest.merged({"testkit": binding.as_posix(), **NEEDED})
     yield Change(survey.pytest.path, text)
     survey.remarks += [
@@ -72,9 +73,10 @@ def _changes(survey: Survey) -> Iterator[Change]:
         yield from _environment_of_alembic(survey, survey.migrations / "env.py")
     ignored = root / ".gitignore"
     listed = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
-    if LEDGER not in listed:
+    unlisted = [name for name in MADE if name not in listed]
+    if unlisted:
         gap = "\n" if listed and not listed.endswith("\n") else ""
-        yield Change(ignored, f"{listed}{gap}{LEDGER}\n")
+        yield Change(ignored, "\n".join([f"{listed}{gap}{unlisted[0]}", *unlisted[1:]]) + "\n")
 
 
 def binding_of(survey: Survey, *, with_client: bool) -> str:
@@ -221,7 +223,7 @@ def _client(survey: Survey) -> Iterator[str]:
 
 
 def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]) -> str:
-    """Returns the text of a `conftest.py`, changed so that these fixtures request the isolation."""
+    """Returns the text of a file, changed so that these fixtures request the isolation."""
     lines = _lines(path.read_text(encoding="utf-8"))
     for function in fixtures:
         asked = "database_isolation"
@@ -230,7 +232,7 @@ def _isolated(path: Path, fixtures: list[ast.FunctionDef | ast.AsyncFunctionDef]
         if function.args.args or function.args.kwonlyargs:
             asked += ", "
         row = function.lineno - 1
-        if lines[row].rstrip().endswith("("):  # the other parameters are on the next lines
+        if re.search(r"\((\s*#.*)?$", lines[row]):  # the other parameters are on the next lines
             asked = asked.rstrip()
         lines[row] = re.sub(rf"(def {function.name}\()", rf"\g<1>{asked}", lines[row], count=1)
     return "".join(lines)

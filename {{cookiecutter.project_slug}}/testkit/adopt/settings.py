@@ -12,7 +12,7 @@ NOWHERE = {
     "sqlite": f"sqlite+aiosqlite:////dev/null/{NAME}",
 }
 DATABASE_VARIABLE = re.compile(
-    r"(database|db|sqlalchemy|postgres|postgresql|sqlite|pg)_?.*(url|uri|dsn)$|^([a-z]+_)?dsn$",
+    r"(database|db|sqlalchemy|postgres|postgresql|sqlite|pg)_?.*(url|uri|dsn)$|dsn$",
     re.I,
 )
 OTHER_SERVICES = re.compile(r"sentry|redis|rabbit|amqp|celery|broker|mongo|elastic|smtp|mail", re.I)
@@ -114,8 +114,15 @@ class Settings:
                 yield from self._lineage(parent)
 
     def _read_fields(
-        self, module: Module, definition: ast.ClassDef, prefix: str, delimiter: str
+        self,
+        module: Module,
+        definition: ast.ClassDef,
+        prefix: str,
+        delimiter: str,
+        *,
+        has_default: bool = False,
     ) -> None:
+        """With `has_default`, only variables of a database are set: the field that holds the class has a value."""
         for field in definition.body:
             if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
                 continue
@@ -124,12 +131,14 @@ class Settings:
                 continue
             variable = _alias(field) or f"{prefix}{name}".upper()
             nested = self._class_named(module.meaning(field.annotation))
+            is_required = _is_required(field) and not has_default
             if nested is not None:
                 if delimiter and nested[1] is not definition:
-                    self._read_fields(*nested, f"{variable}{delimiter}", delimiter)
+                    path = f"{variable}{delimiter}"
+                    self._read_fields(*nested, path, delimiter, has_default=not is_required)
             elif "bool" not in kind:
-                self._set(variable, self._placeholder(kind) if _is_required(field) else None)
-            elif _is_required(field):
+                self._set(variable, self._placeholder(kind) if is_required else None)
+            elif is_required:
                 self.variables[variable] = KINDS["bool"]
 
     def _placeholder(self, kind: str) -> str:

@@ -15,6 +15,9 @@ from testkit.adopt.settings import Settings, set_by_tests
 from testkit.adopt.source import Module, is_test_module, parameters, read_modules
 
 DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
+UNNAMED_SYNC_ENGINE = (
+    "makes a sync engine. If tests reach it, add it to `sync_engines` in the binding."
+)
 HASHING = {"argon2", "bcrypt", "fastapi_users", "passlib", "pwdlib"}
 
 
@@ -187,12 +190,23 @@ class _Reader:
             for module in self.modules
             for call in module.calls("create_async_engine", "AsyncEngine")
         ]
-        for module, call in places:
-            for candidate in self._engines_of(module, call):
-                survey.engine = candidate
-                how = survey.engine_call and f", called as `{survey.engine_call}`"
-                self._say("Engine", f"`{candidate.expression}` of `{candidate.module}`{how}")
-                return
+        found = [
+            (each, survey.engine_call, survey.takes_options)
+            for module, call in places
+            for each in self._engines_of(module, call)
+        ]
+        if found:
+            found.sort(key=lambda each: not self._carries_sessions(each[0]))
+            survey.engine, survey.engine_call, survey.takes_options = found[0]
+            how = survey.engine_call and f", called as `{survey.engine_call}`"
+            self._say("Engine", f"`{survey.engine.expression}` of `{survey.engine.module}`{how}")
+            for other, call_of_other, _ in found[1:]:
+                if not call_of_other:
+                    survey.remarks.append(
+                        f"`{other.expression}` of `{other.module}` is another engine: sessions on it reach the "
+                        "tests' database, and its own connections whatever its URL says."
+                    )
+            return
         if not places:
             survey.missing.append(
                 "The engine: nothing calls `create_async_engine`. The kit needs async SQLAlchemy; a project "
@@ -205,7 +219,18 @@ class _Reader:
             "a function that takes the URL, or assign it to a variable of the module."
         )
 
+    def _carries_sessions(self, engine: Named) -> bool:
+        """Whether sessions are made with it, as far as can be seen."""
+        meaning = f"{engine.module}.{engine.name}"
+        return any(
+            module.meaning(node) == meaning
+            for module in self.modules
+            for call in module.calls("async_sessionmaker", "sessionmaker", "AsyncSession")
+            for node in [*call.args, *(keyword.value for keyword in call.keywords)]
+        )
+
     def _engines_of(self, module: Module, call: ast.Call) -> Iterator[Named]:
+        self.survey.engine_call, self.survey.takes_options = "", False
         for name, value in module.values.items():
             if call in ast.walk(value):
                 yield Named(module.name, name)
@@ -255,8 +280,12 @@ class _Reader:
                     self._say("Sync engine", f"`{name}` of `{module.name}`")
                 else:
                     survey.remarks.append(
-                        f"{self._shown(module.path, value)}: makes a sync engine. If tests reach it, add it to "
-                        "`sync_engines` in the binding."
+                        f"{self._shown(module.path, value)}: {UNNAMED_SYNC_ENGINE}"
+                    )
+            for function in module.functions.values():
+                if _makes_sync_engine(module, function):
+                    survey.remarks.append(
+                        f"{self._shown(module.path, function)}: {UNNAMED_SYNC_ENGINE}"
                     )
 
     # The tables
@@ -363,12 +392,11 @@ class _Reader:
         for module in self.tests:
             for node, advice in advice_on(module):
                 self.survey.remarks.append(f"{self._shown(module.path, node)}: {advice}.")
-            if module.path.name == "conftest.py":
-                for fixture in clients_in(module):
-                    self.survey.clients.append((module.path, fixture))
+            for fixture in clients_in(module):
+                self.survey.clients.append((module.path, fixture))
 
 
-def _makes_sync_engine(module: Module, value: ast.expr) -> bool:
+def _makes_sync_engine(module: Module, value: ast.AST) -> bool:
     made = [
         call
         for call in module.calls("create_engine", within=value)

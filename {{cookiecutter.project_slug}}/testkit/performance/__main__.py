@@ -3,10 +3,10 @@
 import argparse
 import os
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+from _pytest.config.findpaths import locate_config
 
 from testkit.performance import gate, ledger, shards
 from testkit.performance.budgets import INI, Budgets
@@ -117,9 +117,8 @@ def existing(path: Path) -> Ledger:
 
 def budgets() -> Budgets:
     """Returns the budgets of the project in the current folder."""
-    with Path("pyproject.toml").open("rb") as file:
-        options = tomllib.load(file).get("tool", {}).get("pytest", {}).get("ini_options", {})
-    return Budgets.of(lambda name: options.get(name, INI[name][0]))
+    *_, settings, _ = locate_config(Path.cwd(), [])
+    return Budgets.of(lambda name: settings[name].value if name in settings else INI[name][0])
 
 
 def say(*lines: str) -> None:

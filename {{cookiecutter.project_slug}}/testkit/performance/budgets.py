@@ -49,8 +49,8 @@ class Budgets:
         budgets = cls(**values)
         if not 0 < budgets.fast < budgets.medium:
             raise pytest.UsageError(
-                f"budget_fast is {budgets.fast:g} and budget_medium is {budgets.medium:g}; in "
-                "pyproject.toml, write seconds greater than 0, the smaller number for budget_fast"
+                f"budget_fast is {budgets.fast:g} and budget_medium is {budgets.medium:g}; in the "
+                "pytest settings, write seconds greater than 0, the smaller number for budget_fast"
             )
         return budgets
 
@@ -95,6 +95,6 @@ def _number(name: str, value: Any) -> float:
         number = -1
     if not 0 <= number < float("inf"):
         raise pytest.UsageError(
-            f"{name} is {value!r}; in pyproject.toml, write a number, for the {INI[name][1]}"
+            f"{name} is {value!r}; in the pytest settings, write a number, for the {INI[name][1]}"
         )
     return number

@@ -437,7 +437,7 @@ def main() -> None:
     if MISSING in ("termios", "tty"):
         sys.exit("Watching needs Unix. `pytest --testmon` runs what is affected, once.")
     if not sys.stdin.isatty():
-        sys.exit("Watching needs a terminal: it asks for keys. `make test-changed` runs once.")
+        sys.exit("Watching needs a terminal: it asks for keys. `pytest --testmon` runs once.")
     if MISSING:
         sys.exit("Watching needs watchfiles: add it to the development dependencies.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is something to end

@@ -4,7 +4,7 @@ A reset is one call of a function that `baseline.sql` created in the database.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 from testkit.databases.ahead import NEEDED
@@ -67,6 +68,7 @@ class PostgreSQLDatabase:
         self._level = 0
 
     async def start(self, engine: AsyncEngine) -> None:
+        self._engine = engine.sync_engine
         self._sync_engines = SyncEngines(asyncio.get_running_loop(), make_url(self.url))
         for method, command in SAVEPOINTS.items():
             setattr(engine.sync_engine.dialect, method, partial(_execute_once, command))
@@ -91,7 +93,8 @@ class PostgreSQLDatabase:
         await self._control.close()
 
     async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
-        for renewing in [Eager(_renew(entry)) for entry in connections]:  # all at once
+        set_up = [hook for hook in self._engine.pool.dispatch.connect if _is_of_project(hook)]
+        for renewing in [Eager(_renew(entry, set_up)) for entry in connections]:  # all at once
             await renewing
 
     async def reset(self, *, committed: bool) -> bool:
@@ -177,8 +180,8 @@ class PostgreSQLDatabase:
         return state
 
     async def last_statement(self, connection: ConnectionPoolEntry) -> str | None:
-        driver_connection: asyncpg.Connection | None = connection.driver_connection
-        if driver_connection is None or driver_connection.is_closed():
+        driver_connection = connection.driver_connection
+        if not isinstance(driver_connection, asyncpg.Connection) or driver_connection.is_closed():
             return None
         statement: str | None = await self._control.fetchval(
             "SELECT query FROM pg_stat_activity WHERE pid = $1", driver_connection.get_server_pid()
@@ -189,15 +192,40 @@ class PostgreSQLDatabase:
         return self._sync_engines.own if joined is None else self._sync_engines.join(joined)
 
 
-async def _renew(entry: ConnectionPoolEntry) -> None:
+def _is_of_project(hook: Callable[..., object]) -> bool:
+    """Whether a listener to `connect` is the project's, and not one by which SQLAlchemy gets to know the server."""
+    package, _, rest = hook.__module__.partition(".")
+    return package != "sqlalchemy" or rest.startswith("event.")  # which wraps listeners of others
+
+
+async def _renew(entry: ConnectionPoolEntry, set_up: list[Callable[..., object]]) -> None:
+    """Resets the connection. What the application has set when it connected is set again."""
     connection: asyncpg.Connection | None = entry.driver_connection
     if connection is None or connection.is_closed():
         return
     try:
         await connection.renew()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, RuntimeError):
+        for hook in set_up:
+            await asyncio.sleep(0)  # the driver begins transactions only while the event loop runs
+            await greenlet_spawn(hook, entry.dbapi_connection, entry)
+        if set_up and connection.is_in_transaction():
+            await greenlet_spawn(entry.dbapi_connection.commit)  # type: ignore[union-attr]
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, OSError, RuntimeError):
         # RuntimeError: it belongs to another event loop, such as one of `asyncio.run` or of Starlette's `TestClient`.
-        entry.invalidate()
+        if connection._loop.is_closed():
+            _abandon(connection)
+            entry.dbapi_connection = None  # type: ignore[misc]
+        else:
+            entry.invalidate()
+
+
+def _abandon(connection: asyncpg.Connection) -> None:
+    """Closes a connection whose event loop is closed. By itself, it could only complain."""
+    transport = connection._transport
+    if (socket := getattr(transport, "_sock", None)) is not None:
+        socket.close()
+        transport._sock = None
+    connection._aborted = True
 
 
 def _execute_once(command: str, connection: Connection, name: str) -> None:
