@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, commit_all, run
+from tests.conftest import UV, Project, commit_all, run
 from tests.traps.test_red import FAR_TABLES, ORDERS
 
 
@@ -56,7 +56,31 @@ class TestMigration:
         project.run("ruff", "format", "--check", "migrations")
         assert re.search(r"^\d+ passed", project.pytest("tests/test_migrations.py").stdout, re.M)
 
+        self.write_by_hand(project)
         self.downgrade(project)
+
+    def write_by_hand(self, project: Project) -> None:
+        before = versions(project)
+
+        def alembic(*arguments: str) -> str:
+            earlier = versions(project)
+            run(UV, "run", "alembic", *arguments, cwd=project.path)
+            (new,) = versions(project) - earlier
+            return new
+
+        one = alembic("revision", "-m", "by hand")
+        parent = re.search(r'down_revision = "(\w+)"', project.read(f"migrations/versions/{one}"))
+        assert parent
+        other = alembic("revision", "-m", "by another", "--head", parent[1], "--splice")
+        for name, step in ((one, 'op.execute("SELECT 1")'), (other, 'op.execute(sa.text("SELECT 1"))')):
+            project.edit(f"migrations/versions/{name}", "    pass\n\n\ndef", f"    {step}\n\n\ndef")
+        merge = alembic("merge", "heads", "-m", "merge")
+        assert "import" not in project.read(f"migrations/versions/{merge}")
+        project.run("ruff", "check", f"migrations/versions/{other}", f"migrations/versions/{merge}")
+        project.make("migrate")
+        project.make("downgrade", f"TO={parent[1]}")
+        for name in versions(project) - before:
+            (project.path / "migrations" / "versions" / name).unlink()
 
     def downgrade(self, project: Project) -> None:
         assert "Say which: make downgrade TO=0001" in project.make("downgrade", check=False).stdout
@@ -70,6 +94,8 @@ class TestMigration:
             assert "users" in tables
             assert "products" not in tables
         project.make("migrate")
+        project.make("app", "C=users")
+        assert "Say which: make app" in project.make("app", check=False).stdout
         self.check_by_alembic(project)
 
     def check_by_alembic(self, project: Project) -> None:

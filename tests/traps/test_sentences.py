@@ -187,6 +187,16 @@ def test_smoke_says_nothing_where_no_smoke_test_ran(sqlite_project: Project) -> 
     assert "the service works" not in output
 
 
+def test_smoke_beside_a_module_that_cannot_be_imported(project: Project) -> None:
+    (project.path / "tests" / "test_broken.py").write_text("import nothing\n")
+
+    result = project.pytest("-o", "norecursedirs=.*", "-m", "fast or smoke", check=False)
+
+    assert "No module named 'nothing'" in result.stdout
+    assert "INTERNALERROR" not in result.stdout
+    assert "AttributeError" not in result.stdout
+
+
 def test_auto_does_not_count_tests_whose_files_are_gone(project: Project) -> None:
     many = project.path / "tests" / "test_many.py"
     many.write_text(

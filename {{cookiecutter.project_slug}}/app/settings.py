@@ -1,6 +1,7 @@
 """Settings, read from the environment and from `.env`, checked before anything starts."""
 
 import re
+from email.utils import parseaddr
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,7 @@ def redis_storage(url: str) -> Any:
 
 def check_redis_url(url: str) -> str:
     if find_spec("valkey") is None:
-        raise ValueError("the client is not installed; `uv sync --extra redis` does it")
+        raise ValueError("the client is not installed; `uv sync --inexact --extra redis` does it")
     try:
         redis_storage(url)
     except Exception:  # of many kinds, some with the password
@@ -107,10 +108,26 @@ def check_origin(origin: str) -> str:
     return origin
 
 
+def check_sender(sender: str) -> str:
+    """An address, alone or with a name before it: `Shop <shop@example.com>`."""
+    _, address = parseaddr(sender)
+    if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", address) or not sender.isprintable():
+        raise ValueError(f"`{sender}` is not an address such as shop@example.com")
+    return sender
+
+
+def check_service_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s]+[^\s]*", url):
+        raise ValueError(f"`{url}` is not a URL such as https://api.example.com/v1")
+    return url
+
+
 DatabaseURL = Annotated[str, AfterValidator(check_database_url)]
 RedisURL = Annotated[str, AfterValidator(check_redis_url)]
 Host = Annotated[str, AfterValidator(check_host)]
 Origin = Annotated[str, AfterValidator(check_origin)]
+Sender = Annotated[str, AfterValidator(check_sender)]
+ServiceURL = Annotated[str, AfterValidator(check_service_url)]
 
 # As the library `limits` writes it; empty is no limit.
 Rate = Annotated[
@@ -145,9 +162,9 @@ class Settings(EngineSettings):
     smtp_starttls: bool = False
     smtp_tls: bool = Field(default=False, description="from the start, as always on port 465")
     smtp_ca_file: OrUnset[str] = Field(default=None, description="for a certificate of your own")
-    email_from: str = "noreply@example.com"
+    email_from: Sender = "noreply@example.com"
 
-    exchange_rates_url: str = "https://api.frankfurter.dev/v1"
+    exchange_rates_url: ServiceURL = "https://api.frankfurter.dev/v1"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: OrUnset[Literal["json", "text"]] = Field(

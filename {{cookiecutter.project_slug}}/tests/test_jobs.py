@@ -33,6 +33,7 @@ from app.jobs.worker import Worker, running_worker, work
 from app.main import create_app
 from app.settings import Settings
 from app.users.models import User
+from app.work import CURRENT
 from tests.fixtures.jobs import Jobs
 from tests.fixtures.mock_services import MockServices
 
@@ -182,6 +183,25 @@ async def test_log_holds_no_address(
 
     assert "failed (OSError, attempt 1)" in caplog.text
     assert "ada@example.com" not in caplog.text
+
+
+async def test_failure_is_logged_with_the_id_of_the_job(session: AsyncSession, jobs: Jobs) -> None:
+    await queue(session)
+    jobs.fail(OSError("no answer"))
+    ids: list[str | None] = []
+
+    def note_id(_record: logging.LogRecord) -> bool:
+        ids.append(work.id if (work := CURRENT.get()) else None)
+        return True
+
+    logger = logging.getLogger("app.jobs.execution")
+    logger.addFilter(note_id)
+    try:
+        await jobs.run()
+    finally:
+        logger.removeFilter(note_id)
+
+    assert ids == [str((await session.scalars(select(Job.id))).one())]
 
 
 async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: Jobs) -> None:

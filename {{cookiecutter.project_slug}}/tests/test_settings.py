@@ -65,6 +65,12 @@ def test_wrong_settings_end_the_process_in_plain_words(monkeypatch: pytest.Monke
         ("THROTTLE_LOGIN", "\u0663/minute"),
         ("THROTTLE_LOGIN", "10/0 minute"),
         ("SHUTDOWN_DELAY", "inf"),
+        ("EMAIL_FROM", ""),
+        ("EMAIL_FROM", "nobody"),
+        ("EMAIL_FROM", "Shop <shop>"),
+        ("EMAIL_FROM", "shop@example.com\nBcc: eve@example.com"),
+        ("EXCHANGE_RATES_URL", "api.example.com"),
+        ("EXCHANGE_RATES_URL", "https://"),
         ("SMTP_PORT", "99999"),
         ("ARGON2_MEMORY_COST", "99999999999"),
         ("ARGON2_PARALLELISM", "1000000000"),
@@ -93,7 +99,7 @@ def test_addresses_of_redis(settings: Settings, url: str) -> None:
 def test_redis_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.settings, "find_spec", lambda _name: None)
 
-    with pytest.raises(ValidationError, match="uv sync --extra redis"):
+    with pytest.raises(ValidationError, match="uv sync --inexact --extra redis"):
         Settings(redis_url="redis://127.0.0.1")
 
 

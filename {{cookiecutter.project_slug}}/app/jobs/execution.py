@@ -77,14 +77,15 @@ async def claim() -> Claimed | None:
 
 async def execute(app: FastAPI, job: Claimed) -> Exception | None:
     """Makes one attempt. Returns what went wrong."""
-    try:
-        await _try(app, job)
-    except Exception as error:
-        await _postpone(app, job, error)
-        return error
-    jobs_tried.add(1, {"job": job.name, "outcome": "done"})
-    await _delete(job)
-    return None
+    with working(str(job.id)):
+        try:
+            await _try(app, job)
+        except Exception as error:
+            await _postpone(app, job, error)
+            return error
+        jobs_tried.add(1, {"job": job.name, "outcome": "done"})
+        await _delete(job)
+        return None
 
 
 async def _delete(job: Claimed) -> None:
@@ -117,7 +118,7 @@ async def _try(app: FastAPI, job: Claimed) -> None:
 
 async def _call(app: FastAPI, job: Claimed) -> None:
     try:
-        with working(str(job.id)), tracer.start_as_current_span(job.name):
+        with tracer.start_as_current_span(job.name):
             async with asyncio.timeout(TIME_LIMIT):
                 async with reading_session() as session:
                     arguments = select(Job.arguments).where(Job.id == job.id)

@@ -1,6 +1,6 @@
 """Detects the language of a text, with a model that runs in this process.
 
-The model comes with `uv sync --extra language` and takes more than a second to load.
+The model comes with `uv sync --inexact --extra language` and takes more than a second to load.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def load_model() -> ModuleType:
         raise AppError(
             503,
             "LANGUAGE_MODEL_MISSING",
-            "The language model is not installed: run `uv sync --extra language`.",
+            "The language model is not installed: run `uv sync --inexact --extra language`.",
         ) from error
     py3langid.classify("")  # it reads its file at the first call
     model: ModuleType = py3langid

@@ -26,5 +26,5 @@ async def test_detects_the_language(model: ModuleType) -> None:
 def test_says_how_to_install_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid", None)  # makes the import fail
 
-    with pytest.raises(AppError, match="uv sync --extra language"):
+    with pytest.raises(AppError, match="uv sync --inexact --extra language"):
         load_model()
