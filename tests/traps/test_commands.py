@@ -72,7 +72,10 @@ class TestMigration:
         parent = re.search(r'down_revision = "(\w+)"', project.read(f"migrations/versions/{one}"))
         assert parent
         other = alembic("revision", "-m", "by another", "--head", parent[1], "--splice")
-        for name, step in ((one, 'op.execute("SELECT 1")'), (other, 'op.execute(sa.text("SELECT 1"))')):
+        for name, step in (
+            (one, 'op.execute("SELECT 1")'),
+            (other, 'op.execute(sa.text("SELECT 1"))'),
+        ):
             project.edit(f"migrations/versions/{name}", "    pass\n\n\ndef", f"    {step}\n\n\ndef")
         merge = alembic("merge", "heads", "-m", "merge")
         assert "import" not in project.read(f"migrations/versions/{merge}")

@@ -77,7 +77,8 @@ SEALED = """
 
 
     def test_who_kept_them_has_the_same_ones():
-        assert configuration.cached[0] is not configuration.get_config()
+        assert configuration.cached[0] is configuration.get_config()
+        assert configuration.cached[0].name == "of tests"
 
 
     @pytest.mark.parametrize("run", [1, 2])

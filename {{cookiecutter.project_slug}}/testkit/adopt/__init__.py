@@ -31,7 +31,9 @@ def adopt(root: Path, *, yes: bool = False) -> int:
     if survey.missing:
         print("\nNot found, and needed")
         print("\n".join(f"  {line}" for line in survey.missing))
-        print("\nNothing was written. If the kit can be used here, the guide says how to bind it by hand.")
+        print(
+            "\nNothing was written. If the kit can be used here, the guide says how to bind it by hand."
+        )
         return 1
     changes = changes_for(survey)
     print("\nIt would write:\n")
