@@ -167,9 +167,9 @@ def test_clinic(sample: Sample) -> None:
     # Sync engines follow the same rules.
     (sample.path / "tests" / "test_sync.py").write_text(ON_A_SYNC_ENGINE)
     output = sample.shell("uv run pytest -p no:randomly tests/test_sync.py", check=False)
-    assert re.search(r"^=+ 1 failed, 2 passed, 1 error", output, re.MULTILINE), output
-    assert "The database of the application is used here, at tests/test_sync.py:8" in output
-    assert "a connection, opened at tests/test_sync.py:13" in output
+    assert re.search(r"^=+ 1 failed, 4 passed, 1 error", output, re.MULTILINE), output
+    assert "The database of the application is used here, at tests/test_sync.py:28" in output
+    assert "a connection, opened at tests/test_sync.py:33" in output
     (sample.path / "tests" / "test_sync.py").unlink()
 
     # Alembic works on its own as before.
@@ -182,9 +182,29 @@ def test_clinic(sample: Sample) -> None:
 
 
 ON_A_SYNC_ENGINE = """
+import threading
+import time
+
+import pytest
 from sqlalchemy import text
 
 from clinic.reports import report_engine
+
+
+@pytest.fixture(scope="session")
+def scheduler(engine):
+    is_over = threading.Event()
+
+    def work():
+        while not is_over.wait(0.001):
+            with report_engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    is_over.set()
+    thread.join()
 
 
 def test_without_isolation():
@@ -197,8 +217,18 @@ def test_left_open(database_isolation):
     connection.execute(text("LOCK TABLE patients"))
 
 
-def test_innocent(client):
+def test_innocent(scheduler, client):
     assert client.get("/patients").json() == []
+
+
+def test_without_database():
+    time.sleep(0.05)
+
+
+def test_detached(database_isolation):
+    connection = report_engine.connect()
+    connection.detach()
+    connection.close()
 """
 ENGINES = {
     "options": (
@@ -555,6 +585,7 @@ ARTICLES = select(Order.article)
 def configure(connection, _record):
     cursor = connection.cursor()
     cursor.execute("SET search_path = special, public")
+    cursor.execute("PREPARE made_once AS SELECT 1")
     cursor.close()
     connection.commit()
 
@@ -578,6 +609,14 @@ async def test_one_transaction_on_one_connection(client, session):
     await client.post("/orders/tea")
     async with asyncio.timeout(3):
         await ledger.rename("tea", "coffee")
+
+    assert (await session.scalars(ARTICLES)).all() == ["coffee"]
+
+
+@pytest.mark.rollback
+async def test_all_on_one_connection(client, session):
+    await client.post("/orders/tea")
+    await ledger.rename("tea", "coffee")
 
     assert (await session.scalars(ARTICLES)).all() == ["coffee"]
 
@@ -626,7 +665,7 @@ def test_connections_are_those_of_production(sample: Sample) -> None:
         "SHOP_CURRENCY=USD uv run pytest -p no:randomly -W error tests/test_connections.py", check=False
     )
 
-    assert re.search(r"^=+ 1 failed, 10 passed", output, re.MULTILINE), output
+    assert re.search(r"^=+ 1 failed, 11 passed", output, re.MULTILINE), output
     assert "make the test sync, or give it an async client" in output
     assert "ExceptionGroup" not in output
     # The settings of pytest may be in any of its files.

@@ -54,6 +54,7 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
     class Parts(BaseModel):
         host: str = "production"
         db_name: str
+        name: str
     class Base(BaseSettings):
         model_config = SettingsConfigDict(env_nested_delimiter="__", env_prefix="MY_")
         tenant: str
@@ -66,6 +67,10 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
         ADMIN: EmailStr
         db: Parts
         store: Store = Store(key="from the code")
+        parts: Parts = Field(default_factory=Parts)
+        own: Own = Field(default_factory=Own)
+    class Own(BaseSettings):
+        secret: str
     class Store(BaseModel):
         key: str
         db_host: str
@@ -81,12 +86,15 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
         '"MY_ADMIN": "nobody@example.com"',
         '"MY_DB__HOST": "localhost"',
         '"MY_TENANT": "made-up-for-the-tests-0123456789"',
-        "seal(Settings, SETTINGS)",
+        "seal([Settings, Own], SETTINGS)",
         'url="postgresql+asyncpg://"',
     ):
         assert line in binding
     assert '"MY_STORE__DB_HOST": "localhost"' in binding
     assert "MY_STORE__KEY" not in binding  # it would replace the default
+    assert '"MY_PARTS__NAME": "made-up' in binding
+    assert '"SECRET": "made-up' in binding
+    assert "MY_OWN__SECRET" not in binding
     assert "SENTRY" not in binding
     assert "ECHO" not in binding
 
@@ -208,6 +216,15 @@ CLIENT_OF_A_MODULE = """
     @pytest.fixture
     def own_client():
         return TestClient(1)
+
+    @pytest.fixture
+    def of_somebody_else():
+        return httpx.AsyncClient(base_url="https://api.example.com")
+
+    class TestOrders:
+        @pytest.fixture
+        def client(self):
+            return TestClient(1)
 """
 SYNC_ENGINE = """
     from functools import lru_cache
@@ -241,12 +258,15 @@ def test_what_is_left_to_do(adopt: Adopt) -> None:
         "overrides a dependency",
         "tests/test_a.py:1: makes `client` for the whole module",
         "app/reports.py:7: makes a sync engine",
+        "`client` makes a client: let it ask",
     ):
         assert advice in left, left
     conftest = (root / "tests" / "conftest.py").read_text()
     assert "async def client(database_isolation,  # of the API\n    db," in conftest
     compile(conftest, "conftest", "exec")
-    assert "def own_client(database_isolation):" in (root / "tests" / "test_b.py").read_text()
+    test_b = (root / "tests" / "test_b.py").read_text()
+    assert "def own_client(database_isolation):" in test_b
+    assert "def of_somebody_else():" in test_b
     ignored = (root / ".gitignore").read_text().splitlines()
     assert ignored == [".performance/", ".testmondata*"]
 
@@ -350,6 +370,20 @@ def test_engine_that_carries_the_sessions(adopt: Adopt) -> None:
     binding = (root / "tests" / "testkit_binding.py").read_text()
     assert "create_engine=partial(rewired, engine)" in binding
     assert '"MY_WAREHOUSE_DSN": "sqlite+aiosqlite:////dev/null/' in binding
+
+
+def test_engine_of_a_manager_that_makes_the_sessions(adopt: Adopt) -> None:
+    manager = """
+        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+        class Manager:
+            def __init__(self):
+                self.engine = create_async_engine("sqlite+aiosqlite:///app.db")
+                self.sessions = async_sessionmaker(self.engine)
+        db = Manager()
+    """
+    said, _ = adopt({"app/analytics.py": DATABASE, "app/db.py": manager})
+
+    assert "Engine: `db.engine` of `app.db`" in said
 
 
 def test_line_endings_stay(adopt: Adopt, tmp_path: Path) -> None:

@@ -78,9 +78,8 @@ class TestMigration:
             (other, 'op.execute(sa.text("SELECT 1"))'),
         ):
             project.edit(f"migrations/versions/{name}", "    pass\n\n\ndef", f"    {step}\n\n\ndef")
-        merge = alembic("merge", "heads", "-m", "merge")
-        assert "import" not in project.read(f"migrations/versions/{merge}")
-        project.run("ruff", "check", f"migrations/versions/{other}", f"migrations/versions/{merge}")
+        alembic("merge", "heads", "-m", "merge")
+        project.run("ruff", "check", "migrations")
         project.make("migrate")
         project.make("downgrade", f"TO={parent[1]}")
         for name in versions(project) - before:

@@ -1,11 +1,12 @@
 """Settings, read from the environment and from `.env`, checked before anything starts."""
 
 import re
-from email.utils import parseaddr
+from email.message import EmailMessage
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from fastapi import Depends
 from pydantic import (
@@ -110,14 +111,26 @@ def check_origin(origin: str) -> str:
 
 def check_sender(sender: str) -> str:
     """An address, alone or with a name before it: `Shop <shop@example.com>`."""
-    _, address = parseaddr(sender)
-    if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", address) or not sender.isprintable():
-        raise ValueError(f"`{sender}` is not an address such as shop@example.com")
+    message = EmailMessage()
+    try:
+        message["From"] = sender
+        (address,) = message["From"].addresses
+    except ValueError:  # a line break, or not one address
+        is_valid = False
+    else:
+        is_valid = bool(address.username and address.domain) and not message["From"].defects
+    if not is_valid:
+        raise ValueError(f"`{sender}` is not one address such as shop@example.com")
     return sender
 
 
 def check_service_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#\s]+[^\s]*", url):
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"`{url}` is not a URL such as https://api.example.com/v1")
     return url
 

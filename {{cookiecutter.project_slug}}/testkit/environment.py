@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from inspect import isclass
+from inspect import isclass, signature
 from types import ModuleType
 from typing import Any
 
@@ -114,11 +114,19 @@ def _read_again(classes: tuple[type[BaseSettings], ...]) -> None:
         if type(module) is ModuleType and is_ours(vars(module).get("__file__") or "<"):
             for value in list(vars(module).values()):
                 if isinstance(value, classes):
-                    found = [value]
-                else:
-                    found = list(_held(value, classes)) if hasattr(value, "cache_clear") else []
-                for settings in found:
-                    settings.__init__()  # type: ignore[misc]  # in place, as others hold it
+                    value.__init__()  # type: ignore[misc]  # in place, as others hold it
+                elif hasattr(value, "cache_clear") and (held := list(_held(value, classes))):
+                    _read_cached_again(value, held)
+
+
+def _read_cached_again(function: Any, held: list[BaseSettings]) -> None:
+    """Reads the settings that a cached function returns, in place. Whatever else it returns, it makes anew."""
+    if not signature(function).parameters:
+        cached = function()
+        if any(cached is settings for settings in held):
+            cached.__init__()
+            return
+    function.cache_clear()
 
 
 def _held(

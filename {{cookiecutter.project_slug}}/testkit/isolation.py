@@ -13,6 +13,7 @@ In both cases, whatever the test left open is closed, and reported with the plac
 
 import asyncio
 import sys
+import threading
 import warnings
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -98,12 +99,14 @@ class Worker:
         pool = self.engine.sync_engine.pool
         event.listen(pool, "checkout", self._note_checkout)
         event.listen(pool, "checkin", self._note_checkin)
+        event.listen(pool, "detach", self._note_checkin)
         event.listen(self.engine.sync_engine, "engine_disposed", self._note_disposal)
 
     def observe(self, sync_engine: Engine) -> None:
         """Holds a sync engine of the application to the same rules. Its pool keeps no connections."""
         event.listen(sync_engine.pool, "checkout", self._note_sync_checkout)
         event.listen(sync_engine.pool, "checkin", self._note_checkin)
+        event.listen(sync_engine.pool, "detach", self._note_checkin)
 
     async def connect(self) -> AsyncConnection:
         """Returns the connection of the outer transaction, opened if necessary. It belongs to no test."""
@@ -182,13 +185,22 @@ class Worker:
         await self.database.stop()
 
     def _note_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
-        self._note_sync_checkout(_raw, entry, _fairy)
-        self.used.add(entry)
-
-    def _note_sync_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
         if self.refuses_connections:
             refuse()
+        self.used.add(entry)
         self.checked_out[entry] = call_site()
+
+    def _note_sync_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
+        thread = threading.current_thread()
+        works_for_test = (
+            thread is threading.main_thread()
+            or asyncio._get_running_loop() is self.loop
+            or thread.name.startswith("AnyIO worker")  # of a route that is not async
+        )
+        if works_for_test and self.refuses_connections:
+            refuse()
+        if works_for_test:
+            self.checked_out[entry] = call_site()
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
         self.checked_out.pop(entry, None)

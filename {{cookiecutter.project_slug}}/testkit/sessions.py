@@ -164,12 +164,13 @@ def made_by(
 
 
 def _bind_of_test(given: Any, bind: AsyncEngine | AsyncConnection) -> Any:
-    """What a session is bound to in the current test: a connection that the application has opened itself keeps its
-    transaction, and an engine with other options keeps them where commits are real. Everything else is replaced."""
-    if isinstance(given, AsyncConnection):
-        return given
-    shares_pool = isinstance(given, AsyncEngine) and given.sync_engine.pool is bind.sync_engine.pool
-    return given if shares_pool and isinstance(bind, AsyncEngine) else bind
+    """Returns what a session is bound to in the current test. Where commits are real, a connection that the application
+    has opened itself keeps its transaction, and an engine with other options keeps them."""
+    if isinstance(bind, AsyncConnection):  # the one of `rollback`
+        return bind
+    if isinstance(given, AsyncEngine) and given.sync_engine.pool is not bind.sync_engine.pool:
+        return bind
+    return given or bind
 
 
 def has_written(session: Session) -> bool:

@@ -48,6 +48,10 @@ def advice_on(module: Module) -> Iterator[Advice]:
         if _is_fixture(function):
             for advice in _advice_on_fixture(module, function):
                 yield function, f"`{function.name}` {advice}"
+    for definition in module.classes.values():
+        for method in definition.body:
+            if isinstance(method, Function) and _is_client(module, method):
+                yield method, f"`{method.name}` makes a client: let it ask for `database_isolation`"
 
 
 def _advice_on_fixture(module: Module, function: Function) -> Iterator[str]:
@@ -72,18 +76,31 @@ def _advice_on_fixture(module: Module, function: Function) -> Iterator[str]:
 def clients_in(module: Module) -> Iterator[Function]:
     """Yields the fixtures that create a client of the application, and have to request `database_isolation`."""
     for function in module.functions.values():
-        asked = [argument.arg for argument in function.args.args]
-        if (
-            _is_fixture(function)
-            and _makes_client(module, function)
-            and _scope(function) == "function"
-            and "database_isolation" not in asked
-        ):
+        if _is_client(module, function) and not function.args.posonlyargs:
             yield function
+
+
+def _is_client(module: Module, function: Function) -> bool:
+    return (
+        _is_fixture(function)
+        and _makes_client(module, function)
+        and (module.path.name == "conftest.py" or _calls_application(module, function))
+        and _scope(function) == "function"
+        and "database_isolation" not in [argument.arg for argument in function.args.args]
+    )
 
 
 def _makes_client(module: Module, node: ast.AST) -> bool:
     return any(module.calls("AsyncClient", "TestClient", within=node))
+
+
+def _calls_application(module: Module, function: Function) -> bool:
+    """Whether the client is for the application, and not for a service on the network."""
+    return any(module.calls("TestClient", within=function)) or any(
+        keyword.arg in ("app", "transport")
+        for call in module.calls("AsyncClient", within=function)
+        for keyword in call.keywords
+    )
 
 
 def _makes_engine(module: Module, node: ast.AST) -> bool:

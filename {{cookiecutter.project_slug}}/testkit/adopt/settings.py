@@ -133,6 +133,7 @@ class Settings:
             nested = self._class_named(module.meaning(field.annotation))
             is_required = _is_required(field) and not has_default
             if nested is not None:
+                is_required = is_required or (self._needs_values(*nested) and _makes(field, kind))
                 if delimiter and nested[1] is not definition:
                     path = f"{variable}{delimiter}"
                     self._read_fields(*nested, path, delimiter, has_default=not is_required)
@@ -140,6 +141,10 @@ class Settings:
                 self._set(variable, self._placeholder(kind) if is_required else None)
             elif is_required:
                 self.variables[variable] = KINDS["bool"]
+
+    def _needs_values(self, _module: Module, definition: ast.ClassDef) -> bool:
+        """Whether a class gets its values from the settings that contain it, and reads none itself."""
+        return not any(definition is each for _, each in self.classes)
 
     def _placeholder(self, kind: str) -> str:
         if "Dsn" in kind:
@@ -203,6 +208,15 @@ def _alias(field: ast.AnnAssign) -> str | None:
             if keyword.arg in ("alias", "validation_alias", "env"):
                 return literal(keyword.value)
     return None
+
+
+def _makes(field: ast.AnnAssign, kind: str) -> bool:
+    """Whether the default is made by the class itself, which then needs its own values: `default_factory=Parts`."""
+    keywords = field.value.keywords if isinstance(field.value, ast.Call) else []
+    return any(
+        keyword.arg == "default_factory" and ast.unparse(keyword.value) == kind
+        for keyword in keywords
+    )
 
 
 def _is_required(field: ast.AnnAssign) -> bool:

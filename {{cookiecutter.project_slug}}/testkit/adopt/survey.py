@@ -204,7 +204,7 @@ class _Reader:
                 if not call_of_other:
                     survey.remarks.append(
                         f"`{other.expression}` of `{other.module}` is another engine: sessions on it reach the "
-                        "tests' database, and its own connections whatever its URL says."
+                        "tests' database, but connections that are opened on it go to the URL that it was made with."
                     )
             return
         if not places:
@@ -221,9 +221,10 @@ class _Reader:
 
     def _carries_sessions(self, engine: Named) -> bool:
         """Whether sessions are made with it, as far as can be seen."""
-        meaning = f"{engine.module}.{engine.name}"
+        variable = f"{engine.module}.{engine.name}"
         return any(
-            module.meaning(node) == meaning
+            module.meaning(node) == variable
+            or (isinstance(node, ast.Attribute) and node.attr == engine.attribute)
             for module in self.modules
             for call in module.calls("async_sessionmaker", "sessionmaker", "AsyncSession")
             for node in [*call.args, *(keyword.value for keyword in call.keywords)]

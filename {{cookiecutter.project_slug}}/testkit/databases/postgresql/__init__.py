@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import greenlet_spawn
 
 from testkit.databases import DatabaseSetup, ResetError, WorkerDatabase
 from testkit.databases.ahead import NEEDED
@@ -93,8 +92,12 @@ class PostgreSQLDatabase:
         await self._control.close()
 
     async def renew(self, connections: Collection[ConnectionPoolEntry]) -> None:
-        set_up = [hook for hook in self._engine.pool.dispatch.connect if _is_of_project(hook)]
-        for renewing in [Eager(_renew(entry, set_up)) for entry in connections]:  # all at once
+        if any(map(_is_of_project, self._engine.pool.dispatch.connect)):
+            # What they have set on a connection is set on a new one only.
+            for entry in connections:
+                _drop(entry)
+            return
+        for renewing in [Eager(_renew(entry)) for entry in connections]:  # all at once
             await renewing
 
     async def reset(self, *, committed: bool) -> bool:
@@ -194,38 +197,33 @@ class PostgreSQLDatabase:
 
 def _is_of_project(hook: Callable[..., object]) -> bool:
     """Whether a listener to `connect` is the project's, and not one by which SQLAlchemy gets to know the server."""
-    package, _, rest = hook.__module__.partition(".")
+    package, _, rest = (getattr(hook, "__module__", None) or "").partition(".")
     return package != "sqlalchemy" or rest.startswith("event.")  # which wraps listeners of others
 
 
-async def _renew(entry: ConnectionPoolEntry, set_up: list[Callable[..., object]]) -> None:
-    """Resets the connection. What the application has set when it connected is set again."""
+async def _renew(entry: ConnectionPoolEntry) -> None:
     connection: asyncpg.Connection | None = entry.driver_connection
     if connection is None or connection.is_closed():
         return
     try:
         await connection.renew()
-        for hook in set_up:
-            await asyncio.sleep(0)  # the driver begins transactions only while the event loop runs
-            await greenlet_spawn(hook, entry.dbapi_connection, entry)
-        if set_up and connection.is_in_transaction():
-            await greenlet_spawn(entry.dbapi_connection.commit)  # type: ignore[union-attr]
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, OSError, RuntimeError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, RuntimeError):
         # RuntimeError: it belongs to another event loop, such as one of `asyncio.run` or of Starlette's `TestClient`.
-        if connection._loop.is_closed():
-            _abandon(connection)
-            entry.dbapi_connection = None  # type: ignore[misc]
-        else:
-            entry.invalidate()
+        _drop(entry)
 
 
-def _abandon(connection: asyncpg.Connection) -> None:
-    """Closes a connection whose event loop is closed. By itself, it could only complain."""
+def _drop(entry: ConnectionPoolEntry) -> None:
+    """Closes a connection. Where its event loop is closed, it could only complain itself."""
+    connection: asyncpg.Connection | None = entry.driver_connection
+    if connection is None or not connection._loop.is_closed():
+        entry.invalidate()
+        return
     transport = connection._transport
     if (socket := getattr(transport, "_sock", None)) is not None:
         socket.close()
         transport._sock = None
     connection._aborted = True
+    entry.dbapi_connection = None  # type: ignore[misc]
 
 
 def _execute_once(command: str, connection: Connection, name: str) -> None:
