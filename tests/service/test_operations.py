@@ -122,7 +122,7 @@ def commands_of_the_guide(project: Project) -> tuple[str, str]:
     guide = (project.path / "docs" / "operating.md").read_text()
     (part,) = re.findall(r"^## Backup and restore\n(.*?)^## ", guide, re.DOTALL | re.MULTILINE)
     backup, *restore = re.findall(r"```\n(.*?)```", part, re.DOTALL)
-    return backup.strip(), " && ".join("".join(restore[:1]).splitlines())
+    return backup.strip(), "".join(restore[:1])
 
 
 def shell(project: Project, command: str, database_url: str, folder: Path) -> str:
