@@ -47,7 +47,7 @@ Run = Callable[..., Result]
 
 
 def with_database(tests: type) -> type:
-    """For commands with engines of their own, as in production."""
+    """Marks tests whose commands make engines of their own, as in production."""
     return pytest.mark.committed(pytest.mark.network(tests))
 
 
@@ -64,7 +64,7 @@ def run(
     database_isolation: Isolation,  # undoes what the commands do, with whatever connections
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Types a command, with what it is told on standard input."""
+    """Runs a command with this text on its standard input."""
 
     def find_settings() -> Settings:
         return current[-1] if current else settings
@@ -84,7 +84,7 @@ def output(result: Result) -> str:
 
 
 def reason(result: Result) -> str:
-    """Why the command has failed; that is no traceback."""
+    """Returns the reason that the failed command gave, which must not be a traceback."""
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
     return result.stderr
@@ -145,7 +145,7 @@ class TestAccounts:
     def test_account_of_nobody_knows_whom_gets_a_new_password(
         self, run: Run, sync_session: Session
     ) -> None:
-        """A stranger may have registered the address before its owner."""
+        """A stranger may have registered the address before its owner did."""
         sync_session.add(User(email="ada@example.com", hashed_password="x"))
         sync_session.commit()
 
@@ -419,7 +419,7 @@ class TestProcesses:
         assert len(ended) == 1
 
     def test_heads_have_an_end(self) -> None:
-        """Bodies are measured elsewhere."""
+        """A client cannot send headers without end. `MAX_BODY_SIZE` limits bodies."""
 
         async def application(_scope: object, _receive: object, _send: object) -> None:
             await asyncio.Event().wait()
@@ -476,7 +476,7 @@ class TestProcesses:
         assert transport.abort.called == is_left
 
     def test_client_that_does_not_read_is_not_answered(self) -> None:
-        """It would keep the transaction of a request that waits to be sent."""
+        """Otherwise its response would wait to be sent, with the transaction of the request still open."""
         begun: list[str] = []
 
         async def application(scope: Any, _receive: object, _send: object) -> None:
@@ -501,7 +501,7 @@ class TestProcesses:
         assert begun == ["/next"]
 
     def test_requests_of_a_client_that_has_gone_know_it(self) -> None:
-        """The first of several as well, which is being answered."""
+        """So does the first of several requests, which is being answered."""
         begun: list[Any] = []
         said: list[dict[str, str]] = []
 

@@ -62,7 +62,7 @@ async def test_moment_without_a_zone_is_in_utc(
     ("constraint", "is_taken"), [("ix_users_email", True), ("pk_users", False), (None, False)]
 )
 def test_taken_value_is_known_in_every_language(constraint: str | None, is_taken: bool) -> None:
-    """By the name of what was violated, where the driver has it."""
+    """The driver names the violated constraint; messages depend on the language of the server."""
     refused, reason = Exception("doppelter Schlüsselwert"), Exception()
     refused.__cause__ = reason
     reason.constraint_name = constraint  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def test_taken_value_is_known_in_every_language(constraint: str | None, is_taken
 
 
 def test_only_what_is_unique_is_taken() -> None:
-    """Not a foreign key of the same column, nor any rule where none has a name."""
+    """Violating a foreign key of the same column, or a rule without a name, is another error."""
 
     class Elsewhere(DeclarativeBase):
         pass

@@ -87,7 +87,7 @@ async def test_server_that_refuses_who_connects_is_an_outage(settings: Settings)
 
 
 def test_shortest_time_is_not_none() -> None:
-    """To PostgreSQL, 0 is no limit."""
+    """A time-out below a millisecond must not become 0, which means no limit to PostgreSQL."""
     options = engine_options(Settings(database_statement_timeout=0.0001))
 
     assert options["connect_args"]["server_settings"]["statement_timeout"] == "1"
@@ -118,7 +118,7 @@ def test_outages_are_told_from_mistakes() -> None:
 
 @pytest.mark.committed
 async def test_connection_to_a_standby_is_replaced(configured: Callable[..., AsyncEngine]) -> None:
-    """Behind the same address there may be another server now, which can write."""
+    """After a failover, the same address may lead to another server, which can write."""
     engine = configured()
     process = text("SELECT pg_backend_pid()")
     for statement, is_standby in (
@@ -176,7 +176,7 @@ async def test_partitions_belong_to_no_model(engine: AsyncEngine) -> None:
 
 
 async def test_index_finds_an_address(session: AsyncSession, user: User) -> None:
-    """Every look-up is this one, however the address is spelled."""
+    """All look-ups use this query, however the address is spelled."""
     users = UserDatabase(session, User)
     sent: list[str] = []
 

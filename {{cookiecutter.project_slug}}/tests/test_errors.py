@@ -144,7 +144,7 @@ async def test_status_that_has_no_body(failing_client: httpx2.AsyncClient, statu
 async def test_name_of_a_status_is_that_of_the_standard(
     failing_client: httpx2.AsyncClient,
 ) -> None:
-    """Not that of the Python version."""
+    """The names in `http.HTTPStatus` differ between versions of Python."""
     problem = (await failing_client.get("/large")).json()
 
     assert (problem["code"], problem["title"]) == ("CONTENT_TOO_LARGE", "Content Too Large")
@@ -204,7 +204,7 @@ async def test_error_after_the_response_is_reported(
 async def test_error_nobody_has_foreseen_fails_the_test(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For the fixture `client`: it is answered as in production, and raised."""
+    """The fixture `client` answers as in production, and then raises the error."""
     monkeypatch.setattr(UserDatabase, "get_by_email", None)
 
     with pytest.raises(TypeError):

@@ -94,7 +94,7 @@ async def test_not_ready_before_the_migrations(
 async def test_ready_while_the_next_version_is_deployed(
     client: httpx2.AsyncClient, session: AsyncSession
 ) -> None:
-    """Its migrations come first, and this version goes on until it is replaced."""
+    """Migrations of the next version run first, while this version goes on until it is replaced."""
     await session.execute(text("UPDATE alembic_version SET version_num = 'of tomorrow'"))
     await session.commit()
 

@@ -188,7 +188,7 @@ async def test_probes_ask_for_an_address(configured: Callable[..., httpx2.AsyncC
 
 
 async def test_what_a_proxy_takes_away_from_the_path(settings: Settings) -> None:
-    """uvicorn puts it before the path again."""
+    """uvicorn puts the prefix back before the path."""
     app = create_app(settings.model_copy(update={"allowed_hosts": ["api.example.com"]}))
     app.root_path = "/shop"
     client = create_client(app)

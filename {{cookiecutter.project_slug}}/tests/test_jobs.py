@@ -42,7 +42,7 @@ done: list[tuple[Any, str]] = []
 
 
 class Panic(BaseException):
-    """As libraries in Rust raise it."""
+    """Like the exception that libraries written in Rust raise."""
 
 
 @job
@@ -156,7 +156,7 @@ async def test_is_announced_once(session: AsyncSession, jobs: Jobs) -> None:
 
 
 async def test_is_announced_when_it_is_there(session: AsyncSession, jobs: Jobs) -> None:
-    """Not at the end of a savepoint."""
+    """The end of a savepoint announces nothing."""
     enqueue(session, note, text="hello")
     async with session.begin_nested():
         session.add(User(email="ada@example.com", hashed_password=""))
@@ -225,7 +225,7 @@ async def test_is_given_up_and_kept(app: FastAPI, session: AsyncSession, jobs: J
 async def test_that_ends_itself_has_failed(
     app: FastAPI, session: AsyncSession, jobs: Jobs, text: str
 ) -> None:
-    """And not what runs jobs, or the server."""
+    """It ends neither the worker nor the server."""
     await queue(session, text)
 
     with pytest.raises(JobFailedError, match="It raised"):
@@ -255,7 +255,7 @@ async def test_that_kills_its_process_is_given_up(
 async def test_arguments_that_nobody_can_read(
     app: FastAPI, session: AsyncSession, jobs: Jobs
 ) -> None:
-    """As after a change by hand: they hold up no other job."""
+    """They may be the result of a change by hand, and must not hold up other jobs."""
     unreadable = literal_column(f"'[{'1' * 5000}]'", JSON)  # more digits than Python reads
     session.add(Job(name=f"{__name__}.note", arguments={}, run_at=utc_now() - timedelta(days=1)))
     await session.flush()
@@ -305,7 +305,7 @@ async def test_error_that_no_database_takes(session: AsyncSession, jobs: Jobs) -
 
 
 async def test_unknown_job_is_left_to_who_knows_it(session: AsyncSession, jobs: Jobs) -> None:
-    """A newer version, which is being deployed."""
+    """A newer version, which is just being deployed, knows it."""
     session.add(Job(name="of tomorrow", arguments={}))
     await session.commit()
 

@@ -134,7 +134,7 @@ def test_text_is_for_people() -> None:
 
 @pytest.fixture
 def kept_logging() -> Iterator[None]:
-    """As they are in production, where nobody has set a level; and gives them back as they were."""
+    """Resets the levels of loggers to what they are in production, and restores them afterwards."""
     names = [None, *logging.root.manager.loggerDict]
     loggers = [logging.getLogger(name) for name in names]
     kept = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]

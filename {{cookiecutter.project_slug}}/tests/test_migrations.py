@@ -35,7 +35,7 @@ pytestmark = pytest.mark.committed
 
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """To a database as in production."""
+    """A connection to the migrated database, without the tables that only tests have."""
     async with engine.connect() as connection:
         await connection.run_sync(TablesOfTests.metadata.drop_all)
         yield connection
@@ -88,7 +88,7 @@ async def test_down_and_up_again(connection: AsyncConnection) -> None:
 
 
 async def test_up_with_rows(connection: AsyncConnection) -> None:
-    """As on a database that is in use."""
+    """Each migration runs on tables that have rows, as in a database that is in use."""
 
     def climb(connection: Connection) -> None:
         config = config_for(connection)

@@ -37,7 +37,7 @@ async def test_readiness_says_so_and_others_are_answered(
 class TestSignal:
     @pytest.fixture
     def stops(self) -> Iterator[list[int]]:
-        """The signals that have come to the server."""
+        """The signals that have reached the server."""
         received: list[int] = []
 
         def stop(number: int, _frame: FrameType | None) -> None:

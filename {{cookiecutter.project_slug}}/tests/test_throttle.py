@@ -92,7 +92,7 @@ async def test_spelling_makes_no_other_address(
 async def test_changing_the_own_password(
     user_client: httpx2.AsyncClient, throttled: Callable[[str], None]
 ) -> None:
-    """Whoever has found a token cannot go on to guess."""
+    """Somebody who has found a token cannot guess the password without limit."""
     throttled("3/minute")
     change = {"email": "new@example.com", "current_password": "a guess"}
 
@@ -160,7 +160,7 @@ async def test_redis_that_says_nothing(
 
 
 async def test_counts_in_redis(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in for it here counts like it; `docs/operating.md` says how to have one."""
+    """A stand-in that counts in the same way replaces Redis here."""
     monkeypatch.setattr(app.throttle, "redis_storage", lambda _url: MemoryStorage())
     throttle = Throttle(settings.model_copy(update={"redis_url": "redis://redis"}))
 

@@ -111,7 +111,7 @@ def socket_app(settings: Settings) -> FastAPI:
 
     @app.websocket("/silent")
     async def silent(socket: WebSocket) -> None:
-        """Forgets to accept it."""
+        """Never accepts the WebSocket."""
 
     return app
 
@@ -122,7 +122,7 @@ def socket_client(socket_app: FastAPI, database_isolation: Isolation) -> httpx2.
 
 
 async def refusal(client: httpx2.AsyncClient, path: str, **options: Any) -> httpx2.Response:
-    """The response in place of a WebSocket."""
+    """Returns the response that a client gets in place of a WebSocket."""
     with pytest.raises(WebSocketUpgradeError) as caught:
         async with client.websocket(path, **options):
             pass
@@ -130,7 +130,7 @@ async def refusal(client: httpx2.AsyncClient, path: str, **options: Any) -> http
 
 
 async def end(client: httpx2.AsyncClient, path: str) -> tuple[int, str]:
-    """How a WebSocket is closed that has been accepted."""
+    """Returns how an accepted WebSocket was closed."""
     async with client.websocket(path) as socket:
         with pytest.raises(WebSocketDisconnect) as caught:
             await socket.receive_text()
@@ -239,7 +239,7 @@ class TestErrors:
         assert await end(socket_client, "/task") == (4409, "CHAT_FULL")
 
     async def test_of_another_websocket(self, socket_client: httpx2.AsyncClient) -> None:
-        """As when it is sent to all, and one of them has gone."""
+        """It may happen when a message is sent to all, and one of them has left."""
         assert await end(socket_client, "/of-another") == (1011, "")
 
     @pytest.mark.parametrize("how", ["app", "crash"])
@@ -265,7 +265,7 @@ class TestErrors:
     async def test_fail_the_test(
         self, client: httpx2.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """For the fixture `client`."""
+        """Errors of WebSockets are raised by the fixture `client`, like those of requests."""
         monkeypatch.setattr(app.router, "routes", [*app.router.routes])
 
         @app.websocket("/crash")
@@ -297,7 +297,7 @@ async def test_message_that_the_route_cannot_read(
 
 
 class Gone:
-    """A server whose client has gone before it was answered."""
+    """Stands for a server whose client left before it was answered."""
 
     def __init__(self, app: FastAPI, path: str) -> None:
         self.app = app

@@ -82,7 +82,7 @@ def test_commit_of_a_sync_test(sync_session: Session, run: int) -> None:
 
 @twice
 def test_commit_after_a_loop_of_its_own(sync_session: Session, run: int) -> None:
-    """As a command of the application has one, in a sync test."""
+    """In a sync test, a command of the application has its own event loop."""
     asyncio.run(asyncio.sleep(0))
 
     assert sync_session.query(Canary).count() == 0

@@ -139,7 +139,7 @@ def make_certificate(folder: Path) -> Path:
 
 
 class TestTLS:
-    """The certificate is made here, and nobody else vouches for it."""
+    """The certificate is made here, so no authority vouches for it."""
 
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Path:

@@ -185,7 +185,7 @@ class TestLogin:
     async def test_address_of_any_length_is_refused_at_once(
         self, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, route: str
     ) -> None:
-        """To parse one takes minutes."""
+        """Parsing it would take minutes."""
         monkeypatch.setattr(schemas, "validate_email", None)
         email = "é" * 321 + "@example.com"
         body = {"username": email, "email": email, "password": PASSWORD}
@@ -196,7 +196,7 @@ class TestLogin:
         assert response.status_code == (400 if route == "login" else 422)
 
     async def test_refuses_half_a_character(self, client: httpx2.AsyncClient) -> None:
-        """Which a client can send in an encoding of its choice."""
+        """A client can send half of a surrogate pair, in an encoding of its choice."""
         fields = {"username": "+2AA-@b.example", "password": PASSWORD}
         parts = [
             f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -213,7 +213,7 @@ class TestLogin:
     async def test_takes_a_hash_of_bcrypt(
         self, client: httpx2.AsyncClient, user: User, session: AsyncSession
     ) -> None:
-        """For which 72 bytes of a password count."""
+        """bcrypt looks at the first 72 bytes of a password."""
         password = "x" * 80
         user.hashed_password = BcryptHasher(rounds=4).hash(password[:72])
         session.add(user)
@@ -388,7 +388,7 @@ class TestVerify:
 
 
 class Meanwhile:
-    """What others do while a password is hashed: `meanwhile(...)` is called by the next one, and no other."""
+    """What others do while a password is hashed: what `meanwhile(...)` is given is called during the next hashing only."""
 
     def __init__(self) -> None:
         self.todo: list[Callable[[], Awaitable[httpx2.Response]]] = []
@@ -461,7 +461,7 @@ class TestRaces:
         meanwhile: Meanwhile,
         step: str,
     ) -> None:
-        """Of whoever knows the old password."""
+        """Somebody who knows the old password may change it at the same time."""
         token = await self.token(client, user, mock_services, "forgot-password")
 
         async def at_the_next_step() -> httpx2.Response:
@@ -501,7 +501,7 @@ class TestRaces:
         mock_services: MockServices,
         meanwhile: Meanwhile,
     ) -> None:
-        """Also where the hash is made anew, with the cost of today."""
+        """The hash may be made anew then, at the cost of today."""
         cheaper = Argon2Hasher(time_cost=2, memory_cost=8, parallelism=1)
         user.hashed_password = cheaper.hash(PASSWORD)
         session.add(user)

@@ -21,7 +21,7 @@ from tests.fixtures.fast_auth import PASSWORD
 
 class TestMe:
     async def test_refuses_half_a_character(self, user_client: httpx2.AsyncClient) -> None:
-        """Which JSON can hold, and no hash."""
+        """JSON can hold half of a surrogate pair, but it cannot be hashed."""
         for password, current, status in (
             ("half a character \ud800", PASSWORD, 400),
             ("another horse battery staple", "\ud800", 422),
@@ -166,7 +166,7 @@ async def test_superusers_are_made_by_programs(session: AsyncSession, settings: 
 async def test_attempts_are_counted_without_a_transaction(
     session: AsyncSession, settings: Settings, user: User
 ) -> None:
-    """Redis may take its time, and others would wait for it."""
+    """Redis may be slow, and others would wait for the transaction."""
 
     class Counting(Throttled):
         async def check(self, *_: object) -> None:
@@ -224,7 +224,7 @@ class TestStoring:
     async def test_says_that_a_user_goes_just_now(
         self, session: AsyncSession, user: User, monkeypatch: pytest.MonkeyPatch, is_gone: bool
     ) -> None:
-        """Between the commit and what reads the user again."""
+        """The user is deleted between the commit and the moment it is read again."""
 
         async def refresh(_session: AsyncSession, instance: User) -> None:
             if is_gone:
