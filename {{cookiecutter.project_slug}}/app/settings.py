@@ -1,6 +1,7 @@
 """Settings, read from the environment and from `.env`, checked before anything starts."""
 
 import re
+import ssl
 from email.message import EmailMessage
 from functools import cache
 from importlib.util import find_spec
@@ -124,6 +125,14 @@ def check_sender(sender: str) -> str:
     return sender
 
 
+def check_certificates(path: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # as those of `ssl` are
+        raise ValueError(f"`{path}` cannot be read as certificates: {error}") from None
+    return path
+
+
 def check_service_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -139,6 +148,7 @@ DatabaseURL = Annotated[str, AfterValidator(check_database_url)]
 RedisURL = Annotated[str, AfterValidator(check_redis_url)]
 Host = Annotated[str, AfterValidator(check_host)]
 Origin = Annotated[str, AfterValidator(check_origin)]
+Certificates = Annotated[str, AfterValidator(check_certificates)]
 Sender = Annotated[str, AfterValidator(check_sender)]
 ServiceURL = Annotated[str, AfterValidator(check_service_url)]
 
@@ -168,13 +178,15 @@ class Settings(EngineSettings):
     argon2_memory_cost: int = Field(default=65_536, ge=8, le=4_194_304, description="KiB")
     argon2_parallelism: int = Field(default=4, ge=1, le=128)
 
-    smtp_host: str = "localhost"
+    smtp_host: str = Field(default="localhost", pattern=r"^\S+$")
     smtp_port: int = Field(default=1025, ge=1, le=65_535)
     smtp_username: OrUnset[str] = None
     smtp_password: OrUnset[SecretStr] = None
     smtp_starttls: bool = False
     smtp_tls: bool = Field(default=False, description="from the start, as always on port 465")
-    smtp_ca_file: OrUnset[str] = Field(default=None, description="for a certificate of your own")
+    smtp_ca_file: OrUnset[Certificates] = Field(
+        default=None, description="for a certificate of your own"
+    )
     email_from: Sender = "noreply@example.com"
 
     exchange_rates_url: ServiceURL = "https://api.frankfurter.dev/v1"

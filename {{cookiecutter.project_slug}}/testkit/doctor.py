@@ -29,6 +29,7 @@ STRICT = {
     "pytest-socket to `addopts`.",
     "strict_markers": "A marker that is misspelt marks nothing: add `--strict-markers` to `addopts`.",
 }
+WRITTEN = {".performance/": "The ledger", ".testmondata*": "What the watch mode knows"}
 LOOPS = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 
 
@@ -89,10 +90,7 @@ class Examination:
             yield "A fixture `event_loop` of your own is in the way of pytest-asyncio: remove it."
         ignored = config.rootpath / ".gitignore"
         listed = ignored.read_text() if ignored.exists() else ""
-        for name, what in (
-            (".performance/", "The ledger"),
-            (".testmondata*", "What the watch mode knows"),
-        ):
+        for name, what in WRITTEN.items():
             if name.rstrip("/*") not in listed:
                 yield f"{what} would be committed: add `{name}` to `.gitignore`."
 

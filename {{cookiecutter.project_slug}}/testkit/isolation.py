@@ -192,15 +192,15 @@ class Worker:
 
     def _note_sync_checkout(self, _raw: Any, entry: ConnectionPoolEntry, _fairy: Any) -> None:
         thread = threading.current_thread()
-        works_for_test = (
-            thread is threading.main_thread()
-            or asyncio._get_running_loop() is self.loop
-            or thread.name.startswith("AnyIO worker")  # of a route that is not async
-        )
-        if works_for_test and self.refuses_connections:
+        if (
+            thread is not threading.main_thread()
+            and asyncio._get_running_loop() is not self.loop
+            and not thread.name.startswith("AnyIO worker")  # of a route that is not async
+        ):
+            return  # it works for no test, or for several
+        if self.refuses_connections:
             refuse()
-        if works_for_test:
-            self.checked_out[entry] = call_site()
+        self.checked_out[entry] = call_site()
 
     def _note_checkin(self, _raw: Any, entry: ConnectionPoolEntry) -> None:
         self.checked_out.pop(entry, None)

@@ -150,8 +150,9 @@ def made_by(
         of_tests = issubclass(options.get("sync_session_class") or Session, ObservingSession)
         if not of_tests and everyone.kw.get("bind") is not None:
             configuration = dict(everyone.kw)
-            given, bind = bind, _bind_of_test(bind, configuration.pop("bind"))
-            if bind is given:  # with a mode of its own, or the default
+            of_test = configuration.pop("bind")
+            bind = _bind_of_test(bind, of_test)
+            if bind is not of_test:  # a connection of the application, which it joins as it likes
                 del configuration["join_transaction_mode"]
             information = (options.get("info") or {}) | configuration.pop("info")
             options |= configuration | {"info": information}
@@ -163,14 +164,14 @@ def made_by(
     patch.undo()
 
 
-def _bind_of_test(given: Any, bind: AsyncEngine | AsyncConnection) -> Any:
+def _bind_of_test(given: Any, of_test: AsyncEngine | AsyncConnection) -> Any:
     """Returns what a session is bound to in the current test. Where commits are real, a connection that the application
     has opened itself keeps its transaction, and an engine with other options keeps them."""
-    if isinstance(bind, AsyncConnection):  # the one of `rollback`
-        return bind
-    if isinstance(given, AsyncEngine) and given.sync_engine.pool is not bind.sync_engine.pool:
-        return bind
-    return given or bind
+    if isinstance(of_test, AsyncConnection):  # the one of `rollback`
+        return of_test
+    if isinstance(given, AsyncEngine) and given.sync_engine.pool is not of_test.sync_engine.pool:
+        return of_test
+    return given or of_test
 
 
 def has_written(session: Session) -> bool:

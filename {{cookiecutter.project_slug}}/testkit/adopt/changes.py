@@ -14,7 +14,8 @@ from testkit.adopt.source import Module
 from testkit.adopt.survey import DRIVERS, Survey
 
 BINDING = "testkit_binding.py"
-MADE = (".performance/", ".testmondata*")  # the ledger, and what the watch mode knows
+# The ledger, and what the watch mode knows. The doctor asks for them too, and takes longer to import than this.
+WRITTEN = (".performance/", ".testmondata*")
 
 
 @dataclass
@@ -73,10 +74,9 @@ def _changes(survey: Survey) -> Iterator[Change]:
         yield from _environment_of_alembic(survey, survey.migrations / "env.py")
     ignored = root / ".gitignore"
     listed = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
-    unlisted = [name for name in MADE if name not in listed]
-    if unlisted:
-        gap = "\n" if listed and not listed.endswith("\n") else ""
-        yield Change(ignored, "\n".join([f"{listed}{gap}{unlisted[0]}", *unlisted[1:]]) + "\n")
+    gap = "\n" if listed and not listed.endswith("\n") else ""
+    added = "".join(f"{name}\n" for name in WRITTEN if name not in listed)
+    yield Change(ignored, f"{listed}{gap}{added}" if added else listed)
 
 
 def binding_of(survey: Survey, *, with_client: bool) -> str:

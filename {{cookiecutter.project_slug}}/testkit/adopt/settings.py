@@ -133,7 +133,7 @@ class Settings:
             nested = self._class_named(module.meaning(field.annotation))
             is_required = _is_required(field) and not has_default
             if nested is not None:
-                is_required = is_required or (self._needs_values(*nested) and _makes(field, kind))
+                is_required = is_required or (self._needs_values(nested[1]) and _makes(field, kind))
                 if delimiter and nested[1] is not definition:
                     path = f"{variable}{delimiter}"
                     self._read_fields(*nested, path, delimiter, has_default=not is_required)
@@ -142,7 +142,7 @@ class Settings:
             elif is_required:
                 self.variables[variable] = KINDS["bool"]
 
-    def _needs_values(self, _module: Module, definition: ast.ClassDef) -> bool:
+    def _needs_values(self, definition: ast.ClassDef) -> bool:
         """Whether a class gets its values from the settings that contain it, and reads none itself."""
         return not any(definition is each for _, each in self.classes)
 

@@ -12,8 +12,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.requests import HTTPConnection
 
-from app.services.email import Email, EmailSender, SMTPEmailSender
+from app.services import PROVIDERS
+from app.services.email import Email, EmailSender, SMTPEmailSender, get_email
 from app.settings import Settings
 
 pytestmark = pytest.mark.network
@@ -59,6 +61,11 @@ def sender(server: SMTPServer, **settings: object) -> EmailSender:
     return SMTPEmailSender(
         Settings(smtp_host="127.0.0.1", smtp_port=server.port, **settings)  # type: ignore[arg-type]
     )
+
+
+async def test_provider_makes_the_real_client(request_to_app: HTTPConnection) -> None:
+    assert PROVIDERS["email"] is get_email
+    assert isinstance(await get_email(request_to_app), SMTPEmailSender)
 
 
 async def test_hands_the_mail_over(server: SMTPServer) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import HTTPConnection
 
 from app.errors import AppError
+from app.services import PROVIDERS
 from app.services import exchange_rates as service
-from app.services.exchange_rates import HTTPExchangeRates
+from app.services.exchange_rates import HTTPExchangeRates, get_exchange_rates
 
 Handler = Callable[[httpx2.Request], Any]
 
@@ -20,6 +22,11 @@ def exchange_rates(handler: Handler) -> HTTPExchangeRates:
 
 def refuse_connection(request: httpx2.Request) -> httpx2.Response:
     raise httpx2.ConnectError("refused", request=request)
+
+
+async def test_provider_makes_the_real_client(request_to_app: HTTPConnection) -> None:
+    assert PROVIDERS["exchange_rates"] is get_exchange_rates
+    assert isinstance(await get_exchange_rates(request_to_app), HTTPExchangeRates)
 
 
 async def test_asks_for_one_rate() -> None:

@@ -4,9 +4,11 @@ import sys
 from types import ModuleType
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from app.errors import AppError
-from app.services.language import LocalLanguageDetector, load_model
+from app.services import PROVIDERS
+from app.services.language import LocalLanguageDetector, get_language, load_model
 
 
 @pytest.fixture
@@ -21,6 +23,13 @@ async def test_detects_the_language(model: ModuleType) -> None:
     assert load_model() is model
 
     assert await LocalLanguageDetector(model).detect("Eine Lampe") == "de"
+
+
+async def test_provider_makes_the_real_client(
+    request_to_app: HTTPConnection, model: ModuleType
+) -> None:
+    assert PROVIDERS["language"] is get_language
+    assert isinstance(await get_language(request_to_app), LocalLanguageDetector)
 
 
 def test_says_how_to_install_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
