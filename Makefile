@@ -12,7 +12,7 @@ QUICK := $(addprefix tests/test_generated.py::,TestCommands::test_test_fast Test
 .PHONY: help local-smoke dev test test-fast test-all test-lowest test-latest test-machines lint format bench pictures release clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
 local-smoke: build/my-service/pyproject.toml  ## Generate a project in build/, test it, and drive its server
 	$(MAKE) -C build/my-service local-smoke UV=$(UV)
@@ -33,7 +33,8 @@ test-lowest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test generated projects 
 	$(RUN) env UV_RESOLUTION=lowest-direct $(PYTEST) $(ON_DEPENDENCIES)
 
 test-latest: | $(filter $(CURDIR)/.uv/bin/uv,$(UV))  ## Test them on the newest releases, and list those that they do not allow
-	$(RUN) env UV_REFRESH=1 $(PYTEST) $(ON_DEPENDENCIES)
+	@rm -rf build/latest
+	$(RUN) env UV_CACHE_DIR=$(CURDIR)/build/latest/cache $(PYTEST) $(ON_DEPENDENCIES)
 	@for database in sqlite postgresql; do \
 	    $(UV) run --only-group template cookiecutter . --no-input -f -o build/latest/$$database database=$$database >/dev/null; \
 	    (cd build/latest/$$database/my-service && $(UV) tree --quiet --outdated --depth 1 | grep 'latest:' || true); done

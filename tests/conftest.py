@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -157,8 +158,8 @@ def start(
     stdout: int | TextIO = subprocess.DEVNULL,
     **environment: str,
 ) -> subprocess.Popen[str]:
-    """Starts a process that leads a group of its own, and goes on."""
-    return subprocess.Popen(
+    """Starts a process that leads a group of its own, and goes on. It ends with the test."""
+    process = subprocess.Popen(
         command,
         cwd=cwd,
         env=clean_environment() | environment,
@@ -169,6 +170,8 @@ def start(
         start_new_session=True,
         preexec_fn=heed_interrupts,
     )
+    started.append(process)
+    return process
 
 
 def find_python(version: str) -> Path | None:
@@ -181,12 +184,17 @@ def find_python(version: str) -> Path | None:
     return None
 
 
+COOKIECUTTER = {
+    "COOKIECUTTER_CONFIG": str(ROOT / "tests" / "cookiecutter.yaml"),
+    "REPLAYS": str(ROOT / "build" / "replays"),
+}
+
+
 def cookiecutter(output: Path, *, check: bool = True, **answers: str) -> Result:
     """Generates a project below `output` as a user does, without prompts."""
     chosen = [f"{question}={answer}" for question, answer in answers.items()]
     arguments = (ROOT, "--no-input", "--output-dir", output, *chosen)
-    settings = {"COOKIECUTTER_CONFIG": str(ROOT / "tests" / "cookiecutter.yaml")}
-    return fork("cookiecutter", *arguments, cwd=output, check=check, **settings)
+    return fork("cookiecutter", *arguments, cwd=output, check=check, **COOKIECUTTER)
 
 
 @dataclass
@@ -231,6 +239,12 @@ class Project:
     def edit(self, name: str, old: str, new: str) -> None:
         edit(self.path / name, old, new)
 
+    def removal(self) -> str:
+        """The step of its README that removes the example domain."""
+        section = self.read("README.md").split("## Remove the example domain")[1]
+        step: str = re.findall(r"```\n(.*?)```", section, re.DOTALL)[0]
+        return step
+
     def files(self) -> list[str]:
         """The paths that a user would commit, sorted."""
         listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=self.path).stdout
@@ -255,9 +269,10 @@ def keep_warm(project: Project) -> None:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
+            started.remove(parent)
+            warm_parents.append(parent)
             assert parent.stdout
             assert parent.stdout.readline() == "ready\n"
-            warm_parents.append(parent)
         if project.path != home:
             link = warm_address(project.path)
             link.unlink(missing_ok=True)
@@ -277,6 +292,7 @@ import runpy, sys
 sys.path[0] = {!r}
 runpy.run_module("testkit.warm.parent", run_name="__main__", alter_sys=True)
 """
+started: list[subprocess.Popen[str]] = []
 warm_parents: list[subprocess.Popen[str]] = []
 warm_links: list[Path] = []
 
@@ -328,6 +344,17 @@ def machine(request: pytest.FixtureRequest, shared_folder: Path) -> Iterator[Non
             kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
             held.enter_context(locked(shared_folder / "machine", kind))
         yield
+
+
+@pytest.fixture(autouse=True)
+def end_processes(machine: None) -> Iterator[None]:
+    """Those of a test that has failed before it could end them, with all that they have started."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    started.clear()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, commit_all, edit, fork, run
+from tests.conftest import COOKIECUTTER, ROOT, Project, commit_all, edit, fork, run
 
 OLD, NEW = "v1.0.0", "v2.0.0"
 PROJECT = "{{cookiecutter.project_slug}}"
@@ -104,5 +104,4 @@ def create_linked(template: Template, output: Path, database: str, version: str 
 
 
 def cruft(*arguments: str | Path, cwd: Path) -> str:
-    configuration = str(ROOT / "tests" / "cookiecutter.yaml")
-    return fork("cruft", *arguments, cwd=cwd, COOKIECUTTER_CONFIG=configuration).stdout
+    return fork("cruft", *arguments, cwd=cwd, **COOKIECUTTER).stdout

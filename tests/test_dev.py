@@ -51,3 +51,15 @@ def test_projects_follow_the_template(checkout: Template, tmp_path: Path) -> Non
             os.killpg(process.pid, signal.SIGINT)
     assert process.returncode == 0
     assert "Traceback" not in log.read_text()
+
+
+def test_may_be_interrupted_while_it_renders(checkout: Template, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = start(sys.executable, "-u", "tools/dev.py", cwd=checkout.path, stdout=output)
+    wait_until(lambda: "sqlite: " in log.read_text(), 30)
+
+    os.killpg(process.pid, signal.SIGINT)
+
+    assert process.wait(10) == 0
+    assert "Traceback" not in log.read_text()

@@ -65,7 +65,7 @@ def test_commands(installed_copy_of_each: Project) -> None:
         run("bash", "-euxc", block, cwd=project.path)
 
 
-# What is written, and in which message of the table it is to be found.
+# Messages of the table, each with a test that shows it.
 SYMPTOMS = {
     "ScopeMismatch": """
         import pytest

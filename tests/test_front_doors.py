@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import COOKIECUTTER, run
 from tests.releases import NEW, OLD, Template, cruft
 
 BIN = Path(sys.prefix) / "bin"
@@ -18,8 +18,7 @@ ANSWERS = {
     "description": "Sells 100 % of it.",
     "author_name": "Ada's Team",
 }
-CONFIGURATION = {"COOKIECUTTER_CONFIG": str(ROOT / "tests" / "cookiecutter.yaml")}
-COOKIECUTTER = "cookiecutter@2.7.1"
+RELEASE = "cookiecutter@2.7.1"
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 
@@ -58,8 +57,7 @@ def generate(
     run(
         *(*command, "--no-input", "--output-dir", output, *given),
         cwd=output,
-        **CONFIGURATION,
-        **environment,
+        **(COOKIECUTTER | environment),
     )
 
 
@@ -114,12 +112,20 @@ def test_replay(
     if version == OLD:
         del answers["description"]
     options = ("--checkout", version)
-    generate(first, BIN / "cookiecutter", url, *options, answers=answers, HOME=str(tmp_path))
-    (replay,) = tmp_path.glob(".cookiecutter_replay/*.json")
+    generate(
+        first,
+        BIN / "cookiecutter",
+        url,
+        *options,
+        answers=answers,
+        HOME=str(tmp_path),
+        REPLAYS=str(tmp_path / "replays"),
+    )
+    (replay,) = tmp_path.glob("replays/*.json")
 
     command = (BIN / "cookiecutter", releases, "--replay-file", replay, "--output-dir", tmp_path)
     enter = "\n"  # it asks the new question
-    subprocess.run(command, input=enter, env=os.environ | CONFIGURATION, check=True, text=True)
+    subprocess.run(command, input=enter, env=os.environ | COOKIECUTTER, check=True, text=True)
 
     if version == NEW:
         assert contents(tmp_path) == expected
@@ -135,7 +141,7 @@ def test_answers_at_the_prompt(
     subprocess.run(
         [BIN / "cookiecutter", releases, "--output-dir", tmp_path],
         input=f"{typed}\n",
-        env=os.environ | CONFIGURATION,
+        env=os.environ | COOKIECUTTER,
         capture_output=True,
         check=True,
         text=True,
@@ -147,7 +153,7 @@ def test_answers_at_the_prompt(
 @pytest.mark.parametrize(
     "command",
     [
-        ("uvx", COOKIECUTTER),
+        ("uvx", RELEASE),
         ("uvx", "pipx", "run", "--spec", "cookiecutter==2.7.1", "cookiecutter"),
     ],
     ids=["uvx", "pipx"],

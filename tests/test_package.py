@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.adoption.test_adoption import GUIDE, blocks
-from tests.conftest import ROOT, TEMPLATE, UV, Project, commit_all, run
+from tests.conftest import COOKIECUTTER, ROOT, TEMPLATE, UV, Project, commit_all, run
 from tests.releases import NEW, Template, create_linked
 
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -114,10 +114,7 @@ def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database
         command = command.replace("v1.0.0", NEW)
         command = command.replace("[postgresql]", f"[{database}]")
         command = command.replace("database=postgresql", f"database={database}")
-        configuration = str(ROOT / "tests" / "cookiecutter.yaml")
-        return run(
-            "bash", "-euc", command, cwd=linked.path, COOKIECUTTER_CONFIG=configuration
-        ).stdout
+        return run("bash", "-euc", command, cwd=linked.path, **COOKIECUTTER).stdout
 
     kit = {path.name: path.read_text() for path in (linked.path / "testkit").glob("*.py")}
     assert "entry.py" not in kit  # which only the package needs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TEMPLATE, clean_environment, cookiecutter
+from tests.conftest import COOKIECUTTER, ROOT, TEMPLATE, clean_environment, cookiecutter
 
 GOOD_SLUGS = ["a", "shop", "my-service", "my_service", "s3-proxy", "a1-b2_c3", "x" * 50]
 BAD_SLUGS = [
@@ -91,7 +91,7 @@ def test_prompts_ask_every_question(tmp_path: Path) -> None:
     result = subprocess.run(
         [Path(sys.prefix) / "bin" / "cookiecutter", ROOT],
         cwd=tmp_path,
-        env=clean_environment() | {"COOKIECUTTER_CONFIG": str(ROOT / "tests/cookiecutter.yaml")},
+        env=clean_environment() | COOKIECUTTER,
         input="\n".join(answers) + "\n",
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ IDENTITY = {
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     path = tmp_path / "clone"
-    run("git", "clone", "--quiet", "--no-hardlinks", ROOT, path, cwd=tmp_path)
+    run("git", "clone", "--quiet", "--no-hardlinks", "--no-tags", ROOT, path, cwd=tmp_path)
     (path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## Unreleased\n\n- Jobs.\n\nTo do: migrate.\n"
     )

@@ -162,11 +162,10 @@ def test_odd_answers(tmp_path: Path, kind: str, database: str) -> None:
     for path in [*project.rglob("*.yml"), *project.rglob("*.yaml")]:
         assert yaml.safe_load(path.read_text()), path
 
-    ruff = [sys.executable, "-m", "ruff", "--quiet", "--no-cache"]
+    ruff, quietly = (sys.executable, "-m", "ruff"), ("--quiet", "--no-cache")
     everything = ("--config", "format.exclude=[]")
-    formatted = [*ruff[:3], "format", "--check", "--quiet", "--no-cache", *everything, project]
-    subprocess.run(formatted, check=True)
-    subprocess.run([*ruff[:3], "check", "--quiet", "--no-cache", project], check=True)
+    subprocess.run([*ruff, "format", "--check", *quietly, *everything, project], check=True)
+    subprocess.run([*ruff, "check", *quietly, project], check=True)
 
 
 def rendered_text(markdown: str) -> list[str]:
@@ -195,11 +194,12 @@ def test_output_is_the_same_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_compose_file_is_valid(generated: dict[str, Path], database: str) -> None:
+def test_compose_files_are_valid(generated: dict[str, Path], database: str) -> None:
     program = Path(sys.prefix) / "bin" / "check-jsonschema"
     schema = ("--builtin-schema", "vendor.compose-spec")
 
-    run(program, *schema, "compose.yaml", cwd=generated[database])
+    files = ("compose.yaml", "compose.production.yaml")
+    run(program, *schema, *files, cwd=generated[database])
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -5,13 +5,13 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project, clean_environment, run, start
+from tests.servers import wait_until
 from tests.test_generated import leftovers
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -115,20 +115,18 @@ class TestWorkerDatabase:
         assert leftovers() == []
 
     @pytest.fixture
-    def endless_run(self, project: Project) -> subprocess.Popen[bytes]:
+    def endless_run(self, project: Project) -> subprocess.Popen[str]:
         """A run of pytest that has its worker database and does not end by itself."""
         (project.path / "tests" / "test_endless.py").write_text(
             "import time\n\n\ndef test_endless(worker_database):\n    time.sleep(600)\n"
         )
         python = project.venv / "bin" / "python"
         process = start(python, "-m", "pytest", "tests/test_endless.py", cwd=project.path)
-        deadline = time.monotonic() + 30
-        while not leftovers() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: leftovers() != [], 30)
         return process
 
     def test_goes_with_the_next_run_when_the_process_was_killed(
-        self, project: Project, endless_run: subprocess.Popen[bytes]
+        self, project: Project, endless_run: subprocess.Popen[str]
     ) -> None:
         (alive,) = leftovers()
         project.pytest(ONE_TEST)
@@ -141,7 +139,7 @@ class TestWorkerDatabase:
 
     @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
     def test_goes_when_the_run_is_interrupted(
-        self, project: Project, endless_run: subprocess.Popen[bytes], signal_number: signal.Signals
+        self, project: Project, endless_run: subprocess.Popen[str], signal_number: signal.Signals
     ) -> None:
         endless_run.send_signal(signal_number)
         endless_run.wait(10)

@@ -97,9 +97,7 @@ class TestMerges:
     @pytest.mark.long
     def test_what_was_removed_stays_removed(self, linked: Project, template: Template) -> None:
         """Also when the template has a new file there."""
-        step = linked.read("README.md").split("## Remove the example domain")[1]
-        (command,) = re.findall(r"```\n(.*?)```", step, re.DOTALL)[:1]
-        run("bash", "-euc", command, cwd=linked.path)
+        run("bash", "-euc", linked.removal(), cwd=linked.path)
         commit_all(linked.path)
         (template.path / PROJECT / "app" / "products" / "offers.py").write_text('"""Offers."""\n')
         template.release("v2.0.1")

@@ -7,6 +7,7 @@ the ledger, the development database.
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,4 +66,5 @@ def copy(source: Path, target: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -1,4 +1,4 @@
-"""Twenty tables beside the project's own two: as many as a service of middle size has."""
+"""Twenty tables beside the project's own: as many as a service of middle size has."""
 
 import sqlalchemy as sa
 

@@ -118,7 +118,11 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
             id="tables of the core",
         ),
         pytest.param(
-            {"app/tests/__init__.py": "", "alembic.ini": "[alembic]\nscript_location = m\n", "m/x": ""},
+            {
+                "app/tests/__init__.py": "",
+                "alembic.ini": "[alembic]\nscript_location = m\n",
+                "m/x": "",
+            },
             "ROOT = Path(__file__).parents[2]",
             id="tests in the package",
         ),
@@ -128,7 +132,9 @@ def test_parts_of_a_url(adopt: Adopt) -> None:
             id="alembic in pyproject.toml",
         ),
         pytest.param(
-            {"app/main.py": "from fastapi import FastAPI\ndef create_app():\n    return FastAPI()\n"},
+            {
+                "app/main.py": "from fastapi import FastAPI\ndef create_app():\n    return FastAPI()\n"
+            },
             "    return create_app()",
             id="an application from a function",
         ),
@@ -161,9 +167,17 @@ def test_is_bound(adopt: Adopt, files: dict[str, str], expected: str) -> None:
             "[pytest]\ntestkit = tests/testkit_binding.py\nasyncio_default_fixture_loop_scope = session\n"
             "asyncio_default_test_loop_scope = session\naddopts = -ra\nasyncio_mode = strict\n",
         ),
-        ("setup.cfg", "[metadata]\nname = x\n\n[tool:pytest]\nxfail_strict = 1\n", "\nxfail_strict = 1\n"),
+        (
+            "setup.cfg",
+            "[metadata]\nname = x\n\n[tool:pytest]\nxfail_strict = 1\n",
+            "\nxfail_strict = 1\n",
+        ),
         ("tox.ini", "[tox]\n\n[pytest]\n# ours\n", "asyncio_mode = auto\n"),
-        ("pyproject.toml", '[project]\nname = "x"\n', '\n[tool.pytest.ini_options]\ntestkit = "tests/'),
+        (
+            "pyproject.toml",
+            '[project]\nname = "x"\n',
+            '\n[tool.pytest.ini_options]\ntestkit = "tests/',
+        ),
         ("pyproject.toml", "[tool.pytest]\nstrict = true\n", '[tool.pytest]\ntestkit = "tests/'),
         ("pytest.toml", "[pytest]\n", '[pytest]\ntestkit = "tests/'),
     ],
@@ -175,10 +189,12 @@ def test_settings_of_pytest(adopt: Adopt, name: str, text: str, expected: str) -
     assert expected in after
     assert set(text.splitlines()) <= set(after.splitlines())
     if "strict\n" in text:
-        assert "pytest.ini has `asyncio_mode = strict`, and the kit needs `auto`: change it." in said
+        assert (
+            "pytest.ini has `asyncio_mode = strict`, and the kit needs `auto`: change it." in said
+        )
 
 
-CONFTEST = '''
+CONFTEST = """
     import pytest
     from fastapi.testclient import TestClient
     from app.db import engine
@@ -206,7 +222,7 @@ CONFTEST = '''
     ):
         app.dependency_overrides[get_db] = lambda: db
         return TestClient(1)
-'''
+"""
 
 
 CLIENT_OF_A_MODULE = """
@@ -290,7 +306,9 @@ def test_sync_environment_of_alembic(adopt: Adopt) -> None:
     _, root = adopt({"alembic.ini": "[alembic]\nscript_location = m\n", "m/env.py": SYNC})
 
     env = (root / "m" / "env.py").read_text()
-    assert "context.configure(connection=connection, target_metadata=None, compare_type=True)" in env
+    assert (
+        "context.configure(connection=connection, target_metadata=None, compare_type=True)" in env
+    )
     assert "connection=opened" in env
     compile(env, "env", "exec")
 

@@ -51,7 +51,7 @@ def test_libraries(installed_copy_of_each: Project) -> None:
         output = project.pytest(
             "tests/compatibility", *guides, *create, *options, check=False
         ).stdout
-        assert "1 failed" in output, output
+        assert "\n1 failed, " in output, output
         assert "AssertionError: it was run" in output, output
         assert not re.search(r"\d+ errors?\b", output.splitlines()[-1]), output
         assert "RequestsOverlapped" not in output

@@ -212,7 +212,7 @@ def test_is_the_same_with_workers(project: Project) -> None:
     assert serial.runs[0]["outcomes"] == parallel.runs[0]["outcomes"]
 
 
-def test_two_runs_at_once_are_both_recorded(project: Project) -> None:
+def test_runs_at_the_same_time_are_all_recorded(project: Project) -> None:
     suites = ("tests/users", "tests/products", "tests/services", "tests/test_errors.py")
     with ThreadPoolExecutor() as runs:
         list(runs.map(project.pytest, suites))

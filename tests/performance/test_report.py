@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import Project
+from tests.conftest import Project, copy_of
 from tests.performance.conftest import INNER, LEDGER, write_tests
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -73,8 +73,6 @@ REPEATS = """
 @pytest.fixture(scope="module")
 def report(sqlite_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a project whose tests have run three times."""
-    from tests.conftest import copy_of
-
     project = copy_of(sqlite_project, tmp_path_factory.mktemp("report") / "my-service")
     write_tests(project, REPEATS)
     for _ in range(3):

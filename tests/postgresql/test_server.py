@@ -407,6 +407,7 @@ class TestGivenServer:
         small = Path(tempfile.mkdtemp(prefix="fast-fastapi-", dir="/var/tmp"))
         mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=711", "tmpfs", small]
         if os.geteuid() != 0 or subprocess.run(mount).returncode:
+            small.rmdir()
             pytest.skip("needs root, to make a small disk")
         try:
             project.edit(SERVER, 'Path("/var")', f'Path("{small}")')

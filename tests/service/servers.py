@@ -72,7 +72,10 @@ class Service:
 
     def start(self, *options: str) -> None:
         self.process = self.spawn("app", "serve", "--port", str(self.port), *options)
-        wait_until(lambda: self.status("/health/live") == 200, 30)
+        wait_until(
+            lambda: self.status("/health/live") == 200 or self.process.poll() is not None, 30
+        )
+        assert self.process.poll() is None, "it has ended at once"
 
     def status(self, path: str) -> int | None:
         try:
@@ -110,8 +113,8 @@ def running(
     service = Service(project, database_url, folder / "service.log", **environment)
     if migrate:
         service.run("alembic", "upgrade", "head")
-    service.start()
     try:
+        service.start()
         yield service
     except BaseException as error:
         error.add_note(service.log.read_text()[-5000:])

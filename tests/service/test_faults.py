@@ -11,10 +11,11 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.conftest import Project, start
@@ -95,8 +96,6 @@ def crash(server: TCPServer) -> None:
 
 async def read_while(service: Service, happens: Callable[[], None]) -> list[int]:
     """The answers to requests of many clients, until they are what they were before it happened."""
-    import httpx2
-
     statuses: list[int] = []
     async with httpx2.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as client:
 
@@ -331,8 +330,6 @@ def test_many_logins_at_once(each_project: Project, database_url: str, tmp_path:
 
 
 async def drive(service: Service, seconds: float) -> list[int]:
-    import httpx2
-
     statuses: list[int] = []
     end = time.monotonic() + seconds
     form = {"username": "ada@example.com", "password": PASSWORD}
@@ -355,24 +352,20 @@ async def drive(service: Service, seconds: float) -> list[int]:
     return statuses
 
 
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+@pytest.fixture
+def redis_url() -> str:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("no Redis is installed")
     port = free_port()
-    process = start(
-        program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", cwd=Path("/tmp")
-    )
+    start(program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", cwd=Path("/tmp"))
 
     def answers() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     wait_until(answers)
-    yield f"redis://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
+    return f"redis://127.0.0.1:{port}"
 
 
 def test_processes_count_tries_together(

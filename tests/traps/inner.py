@@ -39,6 +39,7 @@ class Run:
         return self.outcomes[name]
 
     def assert_passed(self, *names: str) -> None:
+        assert self.outcomes, f"nothing ran\n{self.output}"
         for name in names or self.outcomes:
             assert self[name].passed, f"{name} {self[name]}"
 

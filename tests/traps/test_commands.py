@@ -128,12 +128,6 @@ def test_format_formats_beside_an_error_that_it_cannot_mend(project: Project) ->
     assert "x = 1\n" in wrong.read_text()
 
 
-def removal(project: Project) -> str:
-    section = project.read("README.md").split("## Remove the example domain")[1]
-    step: str = re.findall(r"```\n(.*?)```", section, re.DOTALL)[0]
-    return step
-
-
 def test_removal_of_the_example_when_others_have_built_on_it(
     installed_copy_of_each: Project, tmp_path: Path
 ) -> None:
@@ -145,7 +139,7 @@ def test_removal_of_the_example_when_others_have_built_on_it(
     (project.path / "app" / "orders" / "models.py").write_text(ORDERS)
     commit_all(project.path)
 
-    refused = run("bash", "-euc", removal(project), cwd=project.path, check=False)
+    refused = run("bash", "-euc", project.removal(), cwd=project.path, check=False)
 
     assert refused.returncode != 0
     assert "orders.product_id" in refused.stdout

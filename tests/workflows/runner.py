@@ -54,6 +54,7 @@ class Runner:
         while waiting:
             name = next(name for name, job in waiting.items() if not waiting.keys() & needs(job))
             job = waiting.pop(name)
+            assert "if" not in job, f"the condition of {name} would be ignored"
             context = self.context({}, 1, {})
             matrix = self.resolved(job.get("strategy", {}).get("matrix", {}), context)
             values = [self.resolved(value, context) for value in matrix.values()]
@@ -108,7 +109,7 @@ class Runner:
         command = step["run"]
         files = {
             name: self.folder / f"{job.clone.name}-{name.lower()}"
-            for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV")
+            for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")
         }
         for path in files.values():
             path.touch()
