@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.conftest import Project, sqlite_first
 
 CHOSEN = ("--tb=no", "tests/products", "tests/users", "tests/test_http.py")
+AFFECTED = ("--testmon", "--testmon-nocollect")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 PASSED = re.compile(r"^(\d+) passed", re.MULTILINE)
 
@@ -18,7 +21,7 @@ def run(project: Project, *options: str) -> tuple[set[str], str]:
 
 def affected(project: Project, *options: str) -> tuple[set[str], str]:
     """As in `make watch`."""
-    return run(project, "--testmon", "--testmon-nocollect", *options)
+    return run(project, *AFFECTED, *options)
 
 
 def learn(project: Project) -> None:
@@ -142,6 +145,115 @@ def test_domain_with_the_name_of_an_output(copy_of_each: Project) -> None:
     project.edit("app/build/__init__.py", "LIMIT = 1", "LIMIT = 2")
 
     assert affected(project)[0] == {"tests/users/build/test_limit.py::test_limit"}
+
+
+READS = """
+import json
+from pathlib import Path
+
+from app import greetings
+
+
+def test_reads():
+    text = Path(greetings.__file__).with_name("greetings.yaml").read_text()
+    assert json.loads(text) == ["hello"]
+"""
+
+
+@sqlite_first
+def test_data_beside_a_module(copy_of_each: Project) -> None:
+    project = copy_of_each
+    (project.path / "app" / "greetings.py").touch()
+    (project.path / "app" / "greetings.yaml").write_text('["hello"]')
+    (project.path / "tests" / "products" / "test_greetings.py").write_text(READS)
+    (project.path / "compose.yaml").touch()
+    learn(project)
+
+    (project.path / "compose.yaml").write_text("# No test reads this.\n")
+    assert number_of(affected(project)[1]) == 0
+    project.edit("app/greetings.yaml", "hello", "bye")
+    assert affected(project)[0] == {"tests/products/test_greetings.py::test_reads"}
+
+
+@sqlite_first
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from tests.products.test_limits import LIMIT",
+        "from tests.products import (\n    test_limits,\n)\n\nLIMIT = test_limits.LIMIT",
+    ],
+    ids=["name", "module"],
+)
+def test_test_module_that_another_one_imports(copy_of_each: Project, statement: str) -> None:
+    project = copy_of_each
+    limits, alone = (
+        project.path / "tests" / "products" / f"test_{name}.py" for name in ("limits", "alone")
+    )
+    limits.write_text("LIMIT = 1\n")
+    alone.write_text("LIMIT = 1\n\n\ndef test_alone():\n    assert LIMIT\n")
+    (project.path / "tests" / "users" / "test_uses.py").write_text(
+        f"{statement}\n\n\ndef test_limit():\n    assert LIMIT == 1\n"
+    )
+    learn(project)
+
+    alone.write_text(alone.read_text().replace("assert LIMIT", "assert LIMIT == 1"))
+    assert number_of(affected(project)[1]) == 1
+    limits.write_text("LIMIT = 2\n")
+    assert affected(project)[0] == {"tests/users/test_uses.py::test_limit"}
+
+
+SKIPS = """
+import os
+
+import pytest
+
+
+@pytest.mark.skipif("UNWANTED" in os.environ, reason="it is not wanted")
+def test_skips():
+    assert "BROKEN" not in os.environ
+"""
+
+
+@sqlite_first
+def test_what_was_skipped_has_not_passed(copy_of_each: Project) -> None:
+    project = copy_of_each
+    (project.path / "tests" / "users" / "test_skips.py").write_text(SKIPS)
+    said = project.pytest(*CHOSEN, "--testmon", UNWANTED="1").stdout
+    assert "1 skipped" in said
+    said = project.pytest(*CHOSEN, *AFFECTED, UNWANTED="1").stdout
+    assert "\n1 skipped" in said
+    assert "may affect every test" not in said
+
+    assert (
+        project.pytest(*CHOSEN, *AFFECTED, check=False, BROKEN="1").stdout.count("\n1 failed") == 1
+    )
+    assert number_of(affected(project)[1]) == 1
+    assert number_of(affected(project)[1]) == 0
+
+
+SAVES = """
+from pathlib import Path
+
+
+def test_first():
+    path = Path(__file__)
+    path.write_text(path.read_text().replace("number" + " = 1", "number = 2"))
+
+
+def test_second():
+    number = 1
+    assert number == 1
+"""
+
+
+@sqlite_first
+def test_module_that_is_saved_while_testmon_learns(copy_of_each: Project) -> None:
+    """By an editor; here, by a test."""
+    project = copy_of_each
+    (project.path / "tests" / "users" / "test_late.py").write_text(SAVES)
+    assert run(project, "--testmon", "-p", "no:randomly")[0] == set()
+
+    assert affected(project)[0] == {"tests/users/test_late.py::test_second"}
 
 
 @sqlite_first

@@ -240,6 +240,25 @@ def test_nothing_has_changed_since_a_cold_run(warm: Project, tmp_path: Path) -> 
 
 
 @sqlite_first
+def test_streams_that_are_closed(copy_of_each: Project, tmp_path: Path) -> None:
+    python = copy_of_each.venv / "bin" / "python"
+    with parent_of(copy_of_each, tmp_path) as parent:
+        for closed in ("<&-", ">&-", "2>&-"):
+            expected, found = (
+                subprocess.run(
+                    f"exec {python} -m {module} -q tests/users/test_factories.py {closed}",
+                    shell=True,
+                    cwd=copy_of_each.path,
+                    env=clean_environment() | environment(tmp_path),
+                    capture_output=True,
+                ).returncode
+                for module in ("pytest", "testkit.warm")
+            )
+            assert found == expected, closed
+        assert parent.poll() is None
+
+
+@sqlite_first
 def test_output_comes_at_once_in_a_terminal(warm: Project, tmp_path: Path) -> None:
     (warm.path / "tests" / "test_reading.py").write_text(READING)
     child = pexpect.spawn(
@@ -718,6 +737,11 @@ def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
 
     test.write_text("def test_new():\n    assert 1 + 1 == 2\n")
     assert "1 passed" in watch.expect("test_new.py saved", "Passed")
+    test.write_text("def test_new():\n    assert 1 + 1 == 2\n    # A remark.\n")
+    watch.expect("test_new.py saved", "No test is affected")
+    for _ in range(2):
+        watch.press("\r")
+        assert "1 passed" in watch.expect("the same again", "Passed")
 
     watch.project.edit("app/products/routes.py", "status_code=201", "status_code=200")
     shown = watch.expect("routes.py saved", "Failed")
@@ -755,7 +779,7 @@ def test_tests_that_save_a_file(watch: Watch) -> None:
         "from pathlib import Path\nfrom time import time\n\n\ndef test_new():\n"
         "    Path(__file__).with_name('new.json').write_text(str(time()))\n"
     )
-    watch.child.expect_exact("Every run changes tests/services/new.json.")
+    watch.child.expect_exact("during every run, has saved tests/services/new.json.")
     assert watch.child.expect_exact([pexpect.TIMEOUT, "saved"], timeout=2) == 0
     test.write_text("def test_new():\n    pass\n")
     watch.expect("test_new.py saved", "Passed")
@@ -779,6 +803,10 @@ def test_keys(wide_watch: Watch) -> None:
     assert "deselected" in watch.expect("the same again", "Passed")
     watch.press("f")
     watch.expect("tests that failed", "No test has failed")
+    for line in ("x" * 300, "a\0b"):
+        watch.press("p")
+        watch.child.sendline(line)
+        watch.child.expect_exact("There is no ")
     watch.press("t")
     watch.child.sendline("")
     assert "deselected" not in watch.expect("all tests", "Passed")
@@ -825,6 +853,31 @@ def test_choices_that_add_up_and_that_are_none(watch: Watch) -> None:
     watch.expect("matching 'none_of_this_name'", "No tests ran")
     watch.press("a")
     assert "Only" not in watch.expect("all tests", "Passed")
+
+
+@sqlite_first
+def test_text_that_the_terminal_cannot_have_sent(watch: Watch) -> None:
+    watch.press("t")
+    watch.child.expect_exact("Ctrl-C: back")
+    os.write(watch.child.child_fd, b"\xff\n")
+    watch.child.expect_exact("This cannot be read")
+    watch.press("a")
+    watch.expect("all tests", "Passed")
+
+
+@sqlite_first
+def test_files_that_cannot_be_watched(copy_of_each: Project, tmp_path: Path) -> None:
+    """As where inotify has no watches left."""
+    (copy_of_each.path / "watchfiles.py").write_text(
+        "class Change:\n    deleted = 3\n\n\n"
+        "def watch(*_, **__):\n    raise OSError(28, 'OS file watch limit reached.')\n"
+    )
+    watch = Watch(copy_of_each, tmp_path, "tests/services")
+    watch.child.expect_exact("Files cannot be watched: [Errno 28] OS file watch limit reached.")
+    watch.child.expect(pexpect.EOF)
+    assert "Traceback" not in watch.child.before
+    assert watch.child.wait() == 1
+    wait_until(lambda: processes_in(copy_of_each) == {}, 10)
 
 
 @sqlite_first

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import zlib
 from collections import Counter
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import NamedTuple, TypedDict
 from testkit.warm.sources import sources
 
 OUTSIDE = ""  # name of the block of everything outside functions
+IMPORT = re.compile(rb"^[ \t]*(?:from|import)\b(?:[^\n(]|\([^)]*\))*", re.MULTILINE)
+WORD = re.compile(rb"\w+")
 LARGE = 1_000_000  # bytes; larger data files are not read
 
 
@@ -44,6 +47,7 @@ class Notes:
         self.path = path
         self.files: dict[str, Noted] = {}
         self.passed: set[str] = set()
+        self.skipped: set[str] = set()
         self.traced: set[str] = set()
         """Tests for which testmon has learnt, since the last change, what they execute."""
         self.changes = 0
@@ -53,6 +57,7 @@ class Notes:
             notes = json.loads(path.read_bytes())
             self.changes, self.changed = notes["changes"], notes["changed"]
             self.passed, self.traced = set(notes["passed"]), set(notes["traced"])
+            self.skipped = set(notes["skipped"])
             self.files = notes["files"]
 
     def write(self) -> None:
@@ -60,6 +65,7 @@ class Notes:
             "changes": self.changes,
             "changed": self.changed,
             "passed": sorted(self.passed),
+            "skipped": sorted(self.skipped),
             "traced": sorted(self.traced),
             "files": self.files,
         }
@@ -75,24 +81,40 @@ class Notes:
         """
         former, self.files = self.files, {}
         is_first = not former
-        changed = []
+        changed: list[str] = []
+        tests: list[str] = []
         for place in sources(root):
-            if any(fnmatch(place.name, pattern) for pattern in test_modules):
-                continue  # only its own tests depend on it, as testmon knows
             name, path = place.as_posix(), root / place
             before = former.pop(name, None)
+            is_test = is_among(place, test_modules)
             is_migration = migrations is not None and path.is_relative_to(migrations)
-            now = note(path, before, is_python=path.suffix == ".py" and not is_migration)
+            is_divided = path.suffix == ".py" and not is_migration and not is_test
+            now = note(path, before, is_python=is_divided)
             if now is None:
                 continue
             self.files[name] = now
             if before is None or not differences(before, now) <= set(before["seen"]):
-                changed.append(name)
+                (tests if is_test else changed).append(name)
+        # On other test modules only their own tests depend, as testmon knows.
+        if tests and not changed:
+            changed = imported(root, [Path(name) for name in tests])
+        former = {n: noted for n, noted in former.items() if not is_among(Path(n), test_modules)}
         if changed or former:
             self.changed = "" if is_first else [*changed, *former][0]
             self.changes += 1
             self.passed.clear()
             self.traced.clear()
+
+    def are_outdated(self, root: Path) -> bool:
+        """Whether a module was saved since these notes were made. testmon, which reads it at the end of a test, then
+        takes the new text for what was executed."""
+        for name, noted in self.files.items():
+            try:
+                if name.endswith(".py") and stamp_of(root / name) != noted["stamp"]:
+                    return True
+            except OSError:
+                return True
+        return False
 
     def learn(
         self, root: Path, shared: dict[str, list[int]], executed: dict[str, set[int]]
@@ -141,6 +163,26 @@ def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
         # If a function was added, one of several with the same name may have become another one.
         seen=[n for n in before["seen"] if n in blocks and (is_same or is_unique(n, then, blocks))],
     )
+
+
+def is_among(place: Path, patterns: list[str]) -> bool:
+    return any(fnmatch(place.name, pattern) for pattern in patterns)
+
+
+def imported(root: Path, modules: list[Path]) -> list[str]:
+    """Those of the modules that another one imports, or one of the same name. Reads every module."""
+    found = []
+    words = {place: place.stem.encode() for place in modules}
+    for place in sources(root):
+        if place.suffix != ".py":
+            continue
+        with suppress(OSError):
+            text = (root / place).read_bytes()
+            for module in [m for m, word in words.items() if m != place and word in text]:
+                if any(words[module] in WORD.findall(line) for line in IMPORT.findall(text)):
+                    found.append(module.as_posix())
+                    del words[module]
+    return found
 
 
 def is_unique(name: str, *several: dict[str, int]) -> bool:

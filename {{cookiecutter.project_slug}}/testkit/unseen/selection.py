@@ -94,6 +94,7 @@ class Outcomes:
         self.again = again
         self.passed: set[str] = set()
         self.failed: set[str] = set()
+        self.skipped: set[str] = set()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -103,6 +104,8 @@ class Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed.add(report.nodeid)
+        elif report.skipped and not hasattr(report, "wasxfail"):
+            self.skipped.add(report.nodeid)
         elif report.when == "teardown":
             self.passed.add(report.nodeid)
 
@@ -112,11 +115,16 @@ class Outcomes:
         if notes.changes != self.notes.changes:  # by a run that has begun later
             return
         notes.passed |= self.passed
-        notes.passed -= self.failed
-        if self.config.testmon_config.collect:
+        # Why a test is skipped may be anything, such as a variable of the environment.
+        notes.passed -= self.failed | self.skipped
+        notes.skipped = (notes.skipped - self.passed) | self.skipped
+        root = self.config.rootpath
+        if self.config.testmon_config.collect and notes.are_outdated(root):
+            notes.passed.clear()
+            notes.traced.clear()
+        elif self.config.testmon_config.collect:
             notes.traced |= self.passed | self.failed
             shared: Shared = self.config.stash[SHARED]
-            root = self.config.rootpath
             notes.learn(root, shared.lines(root), executed(self.config.testmon_data.db.con))
         notes.write()
 
@@ -147,7 +155,7 @@ def pytest_configure(config: Any) -> None:
         notes.write()
     again = run_again(config, notes) if testmon.select else set()
     if not is_worker:
-        config.pluginmanager.register(Outcomes(config, notes, again))
+        config.pluginmanager.register(Outcomes(config, notes, again - notes.skipped))
 
 
 def trace_every_test(config: pytest.Config) -> None:

@@ -10,7 +10,9 @@ def main() -> None:
         from testkit.warm.protocol import address, connect, request
 
         path = address()
-        connection = connect(path) if path else None
+        # The parent needs three streams, and the connection would take the place of one that is closed.
+        is_complete = None not in (sys.stdin, sys.stdout, sys.stderr)
+        connection = connect(path) if path and is_complete else None
         if connection is not None:
             end(request(connection, arguments))
         os.execv(sys.executable, cold(arguments))  # noqa: S606

@@ -35,7 +35,7 @@ else:
     MISSING = None
 
 from testkit.warm.protocol import address, connect, request
-from testkit.warm.sources import SUFFIXES, is_in_sources, sources
+from testkit.warm.sources import is_in_sources, is_source, sources
 
 KEYS = """\
   a      all tests                  t      tests whose name matches
@@ -47,7 +47,9 @@ PLUGIN = ("-p", "testkit.warm.watched")
 # testmon needs a tracer to find out what a test depends on, which makes a run take twice as long. So the
 # verdict comes from a run without it, and a run in the background learns what has changed.
 LEARN = ("--testmon",)
-AFFECTED = ("--testmon", "--testmon-nocollect")
+FIRST = (*LEARN, "--remember")
+AFFECTED = ("--testmon", "--testmon-nocollect", "--remember")
+AGAIN = ("--no-testmon", "--again")
 ALL = ("--no-testmon",)
 FAILED = ("--lf", "--lfnf=none", "--no-testmon")
 # Exit statuses of pytest, whose own names would have to be imported.
@@ -55,7 +57,7 @@ USAGE_ERROR = 4
 NO_TESTS = 5
 VERDICTS = {0: "Passed", 2: "Interrupted", -signal.SIGINT: "Interrupted", NO_TESTS: "No tests ran"}
 ABSENCES = {
-    LEARN: "No test is affected",
+    FIRST: "No test is affected",
     AFFECTED: "No test is affected",
     FAILED: "No test has failed",
 }
@@ -66,6 +68,10 @@ PATIENCE = 5.0  # seconds
 PULSE = 0.5  # seconds
 DEBOUNCE = 50  # ms; files saved within this time count as one change
 MOST_AGAIN = 5  # runs in a row that change the same files
+UNWATCHED = """\
+Files cannot be watched: {}
+On Linux, raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` with sysctl. Or set
+WATCHFILES_FORCE_POLLING=1, which looks at all files again and again."""
 CLEAR = "\033[H\033[2J\033[3J"
 QUIT = "q"
 GOODBYE = QUIT.encode()
@@ -190,6 +196,9 @@ class Terminal:
         except (EOFError, KeyboardInterrupt):
             print()
             return None
+        except UnicodeDecodeError:
+            print("This cannot be read: it is written in another encoding than the terminal's.")
+            return None
         else:
             return None if ESCAPE in line else line
         finally:
@@ -203,13 +212,14 @@ class Changes:
         self.reader, self.writer = os.pipe()
         self.paths: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
         self.folders = folders_in(Path())
+        self.error: OSError | None = None
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _is_watched(self, change: "watchfiles.Change", path: str) -> bool:
         place = Path(os.path.relpath(path))
         if not is_in_sources(place):
             return False
-        if place.suffix in SUFFIXES:
+        if is_source(place):
             self.folders.add(place.parent)
             return True
         # When a folder is moved, nothing is reported for its files.
@@ -222,14 +232,24 @@ class Changes:
         return bool(moved)
 
     def _watch(self) -> None:
-        for changes in watchfiles.watch(
-            ".", watch_filter=self._is_watched, debounce=DEBOUNCE, step=10, raise_interrupt=False
-        ):
-            self.paths.put({os.path.relpath(path) for _, path in changes})
+        try:
+            for changes in watchfiles.watch(
+                ".",
+                watch_filter=self._is_watched,
+                debounce=DEBOUNCE,
+                step=10,
+                raise_interrupt=False,
+            ):
+                self.paths.put({os.path.relpath(path) for _, path in changes})
+                os.write(self.writer, b"!")
+        except OSError as error:
+            self.error = error
             os.write(self.writer, b"!")
 
     def take(self) -> list[str]:
         os.read(self.reader, 4096)
+        if self.error:
+            sys.exit(UNWATCHED.format(self.error))
         found: set[str] = set()
         while not self.paths.empty():
             found |= self.paths.get()
@@ -272,7 +292,7 @@ class Watcher:
         self.keys: dict[str, Callable[[], None]] = {
             "a": lambda: self.choose(Choice()),
             "f": lambda: self.run(FAILED, "tests that failed"),
-            "\n": lambda: self.run(self.last, "the same again"),
+            "\n": self.run_again,
             "t": self.ask_for_name,
             "p": self.ask_for_path,
             "?": lambda: print(KEYS),
@@ -280,7 +300,7 @@ class Watcher:
 
     def loop(self) -> None:
         self.terminal.take_keys()
-        self.run(LEARN, "the first run")
+        self.run(FIRST, "the first run")
         while True:
             quiet = QUIET if self.learner else None
             ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [], quiet)
@@ -303,7 +323,10 @@ class Watcher:
             self.learn()
         else:
             self.stop_learning()
-            print(f"Every run changes {shown(saved)}. Waiting for a key, or for another change.")
+            print(
+                f"Every run, or you during every run, has saved {shown(saved)}."
+                " Waiting for another change, or for a key: `a` runs all tests."
+            )
 
     def run(self, options: tuple[str, ...], cause: str, choice: Choice | None = None) -> None:
         """Runs tests and prints the verdict. A new choice is kept, unless pytest rejects it."""
@@ -323,17 +346,25 @@ class Watcher:
             f"{verdict(status, options)}, {self.ended - begun:.2f} s.{only} Keys: a f t p Enter q, ? for what they do."
         )
 
+    def run_again(self) -> None:
+        """Runs the same tests, not those that are affected now: none, unless something was saved."""
+        self.run(AGAIN if self.last in (FIRST, AFFECTED) else self.last, "the same again")
+
     def choose(self, choice: Choice) -> None:
         self.run(ALL, str(choice), choice)
 
     def learn(self) -> None:
-        """Runs the affected tests again in the background, to learn what they depend on now.
+        """Runs the affected tests again in the background, to learn what they depend on now. If the disk is full, they
+        count as affected until they can be learnt.
 
         It works on a copy of testmon's data: it may see a file that is saved after it began, and the tests of that
         file would then no longer count as affected when their turn comes.
         """
-        if Path(KNOWN).exists():
+        try:
             copy(KNOWN, LEARNT)
+        except OSError:
+            self.stop_learning()
+            return
         arguments = [*PLUGIN, *LEARN, *self.given, *self.choice.arguments()]
         self.learner = subprocess.Popen(
             [sys.executable, "-m", "testkit.warm", *arguments],
@@ -348,7 +379,8 @@ class Watcher:
         """Takes over what the background run has learnt, if it has ended. Called once nothing was saved for a while."""
         if self.learner is not None and self.learner.poll() is not None:
             if Path(LEARNT).exists():
-                copy(LEARNT, KNOWN)
+                with suppress(OSError):  # the disk is full
+                    copy(LEARNT, KNOWN)
             self.stop_learning()
 
     def stop_learning(self) -> None:
@@ -361,7 +393,7 @@ class Watcher:
                 self.learner.wait()
             self.learner = None
         for file in Path().glob(f"{LEARNT}*"):
-            file.unlink()
+            file.unlink(missing_ok=True)  # another watcher's
 
     def ask_for_name(self) -> None:
         name = self.terminal.ask("Names, as for pytest's -k")
@@ -372,7 +404,8 @@ class Watcher:
         path = self.terminal.ask("Path, as for pytest")
         if path is None:
             return
-        if Path(path.partition("::")[0]).exists():
+        # `Path.exists` has errors for names that no file can have.
+        if os.path.exists(path.partition("::")[0] or "."):
             self.choose(self.choice._replace(path=path))
         else:
             print(f"There is no {path}.")
@@ -412,12 +445,21 @@ def folders_in(place: Path) -> set[Path]:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies testmon's database, with its log and the notes beside it. No process may have it open."""
-    for end in ("", "-wal", "-seen"):
+    """Copies testmon's database, with its log and the notes beside it. No process may have it open.
+
+    Leaves nothing of the target, so that all tests are affected, if it fails with `OSError`.
+    """
+    ends = ("", "-wal", "-seen", "-shm")
+    for end in ends:
         Path(target + end).unlink(missing_ok=True)
-        if Path(source + end).exists():
-            shutil.copyfile(source + end, target + end)
-    Path(f"{target}-shm").unlink(missing_ok=True)
+    try:
+        for end in ends[:-1]:
+            if Path(source + end).exists():
+                shutil.copyfile(source + end, target + end)
+    except OSError:
+        for end in ends:
+            Path(target + end).unlink(missing_ok=True)
+        raise
 
 
 def verdict(status: int, options: tuple[str, ...]) -> str:

@@ -1,16 +1,33 @@
 """A pytest plugin for the runs that `watch` starts.
 
 `--only=PATH` serves one of its keys: this path replaces those on the command line, whose options remain. Only
-pytest knows which of the words are paths.
+pytest knows which of the words are paths. `--again` serves another one: it runs what the last run with `--remember`
+that had any tests has run.
 """
 
 from collections.abc import Generator
 
 import pytest
 
+REMEMBERED = "testkit/watched"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only", metavar="PATH", help="run this, and not what else is named")
+    parser.addoption("--remember", action="store_true", help="remember which tests are run")
+    parser.addoption("--again", action="store_true", help="run those that were remembered")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sees what testmon, `-k` and the like have left."""
+    cache = getattr(config, "cache", None)
+    if cache is not None and config.option.remember and items:
+        cache.set(REMEMBERED, [item.nodeid for item in items])
+    elif cache is not None and config.option.again:
+        remembered = set(cache.get(REMEMBERED, ()))
+        config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in remembered])
+        items[:] = [item for item in items if item.nodeid in remembered]
 
 
 @pytest.hookimpl(wrapper=True)
