@@ -1,31 +1,40 @@
 """After any change, testmon leaves out no test that would fail."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project, sqlite_first
 
-CHOSEN = ("--tb=no", "tests/products", "tests/users", "tests/test_http.py")
+CHOSEN = ("tests/products", "tests/users", "tests/test_http.py")
+FEW = ("tests/users/test_factories.py", "tests/new")
 AFFECTED = ("--testmon", "--testmon-nocollect")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 PASSED = re.compile(r"^(\d+) passed", re.MULTILINE)
 
 
-def run(project: Project, *options: str) -> tuple[set[str], str]:
+def run(
+    project: Project, *options: str, chosen: tuple[str, ...] = CHOSEN, **environment: str
+) -> tuple[set[str], str]:
     """The tests that failed, and what pytest said."""
-    said = project.pytest(*CHOSEN, *options, check=False).stdout
+    options = ("--tb=no", *chosen, *options)
+    said = project.pytest(*options, check=False, **environment).stdout
     assert "INTERNALERROR" not in said
     return set(FAILED.findall(said)), said
 
 
-def affected(project: Project, *options: str) -> tuple[set[str], str]:
+def affected(
+    project: Project, *options: str, chosen: tuple[str, ...] = CHOSEN, **environment: str
+) -> tuple[set[str], str]:
     """As in `make watch`."""
-    return run(project, *AFFECTED, *options)
+    return run(project, *AFFECTED, *options, chosen=chosen, **environment)
 
 
-def learn(project: Project) -> None:
-    assert run(project, "--testmon")[0] == set()
+def learn(project: Project, chosen: tuple[str, ...] = CHOSEN, **environment: str) -> str:
+    failed, said = run(project, "--testmon", "-p", "no:randomly", chosen=chosen, **environment)
+    assert failed == set()
+    return said
 
 
 def number_of(said: str) -> int:
@@ -147,8 +156,14 @@ def test_domain_with_the_name_of_an_output(copy_of_each: Project) -> None:
     assert affected(project)[0] == {"tests/users/build/test_limit.py::test_limit"}
 
 
+@pytest.fixture
+def new(copy_of_each: Project) -> Path:
+    """A folder for tests, which are run with `FEW` others."""
+    (copy_of_each.path / "tests" / "new").mkdir()
+    return copy_of_each.path / "tests" / "new"
+
+
 READS = """
-import json
 from pathlib import Path
 
 from app import greetings
@@ -156,50 +171,49 @@ from app import greetings
 
 def test_reads():
     text = Path(greetings.__file__).with_name("greetings.yaml").read_text()
-    assert json.loads(text) == ["hello"]
+    assert text == "hello"
 """
 
 
 @sqlite_first
-def test_data_beside_a_module(copy_of_each: Project) -> None:
+def test_data_beside_a_module(copy_of_each: Project, new: Path) -> None:
     project = copy_of_each
     (project.path / "app" / "greetings.py").touch()
-    (project.path / "app" / "greetings.yaml").write_text('["hello"]')
-    (project.path / "tests" / "products" / "test_greetings.py").write_text(READS)
-    (project.path / "compose.yaml").touch()
-    learn(project)
+    data = project.path / "app" / "greetings.yaml"
+    data.write_text("hello")
+    (new / "test_greetings.py").write_text(READS)
+    learn(project, FEW)
 
     (project.path / "compose.yaml").write_text("# No test reads this.\n")
-    assert number_of(affected(project)[1]) == 0
-    project.edit("app/greetings.yaml", "hello", "bye")
-    assert affected(project)[0] == {"tests/products/test_greetings.py::test_reads"}
+    assert number_of(affected(project, chosen=FEW)[1]) == 0
+    data.write_text("bye")
+    assert affected(project, chosen=FEW)[0] == {"tests/new/test_greetings.py::test_reads"}
 
 
 @sqlite_first
 @pytest.mark.parametrize(
     "statement",
     [
-        "from tests.products.test_limits import LIMIT",
-        "from tests.products import (\n    test_limits,\n)\n\nLIMIT = test_limits.LIMIT",
+        "from tests.new.test_limits import LIMIT",
+        "from tests.new import (\n    test_limits,\n)\n\nLIMIT = test_limits.LIMIT",
     ],
     ids=["name", "module"],
 )
-def test_test_module_that_another_one_imports(copy_of_each: Project, statement: str) -> None:
+def test_test_module_that_another_one_imports(
+    copy_of_each: Project, new: Path, statement: str
+) -> None:
     project = copy_of_each
-    limits, alone = (
-        project.path / "tests" / "products" / f"test_{name}.py" for name in ("limits", "alone")
-    )
+    limits, alone = (new / "test_limits.py", new / "test_alone.py")
     limits.write_text("LIMIT = 1\n")
-    alone.write_text("LIMIT = 1\n\n\ndef test_alone():\n    assert LIMIT\n")
-    (project.path / "tests" / "users" / "test_uses.py").write_text(
-        f"{statement}\n\n\ndef test_limit():\n    assert LIMIT == 1\n"
-    )
-    learn(project)
+    alone.write_text("def test_alone():\n    assert True\n")
+    test = f"{statement}\n\n\ndef test_limit():\n    assert LIMIT == 1\n"
+    (new / "test_uses.py").write_text(test)
+    learn(project, FEW)
 
-    alone.write_text(alone.read_text().replace("assert LIMIT", "assert LIMIT == 1"))
-    assert number_of(affected(project)[1]) == 1
+    alone.write_text("def test_alone():\n    assert 1\n")
+    assert number_of(affected(project, chosen=FEW)[1]) == 1
     limits.write_text("LIMIT = 2\n")
-    assert affected(project)[0] == {"tests/users/test_uses.py::test_limit"}
+    assert affected(project, chosen=FEW)[0] == {"tests/new/test_uses.py::test_limit"}
 
 
 SKIPS = """
@@ -215,20 +229,18 @@ def test_skips():
 
 
 @sqlite_first
-def test_what_was_skipped_has_not_passed(copy_of_each: Project) -> None:
+def test_what_was_skipped_has_not_passed(copy_of_each: Project, new: Path) -> None:
     project = copy_of_each
-    (project.path / "tests" / "users" / "test_skips.py").write_text(SKIPS)
-    said = project.pytest(*CHOSEN, "--testmon", UNWANTED="1").stdout
-    assert "1 skipped" in said
-    said = project.pytest(*CHOSEN, *AFFECTED, UNWANTED="1").stdout
+    (new / "test_skips.py").write_text(SKIPS)
+    assert "1 skipped" in learn(project, FEW, UNWANTED="1")
+    said = affected(project, chosen=FEW, UNWANTED="1")[1]
     assert "\n1 skipped" in said
     assert "may affect every test" not in said
 
-    assert (
-        project.pytest(*CHOSEN, *AFFECTED, check=False, BROKEN="1").stdout.count("\n1 failed") == 1
-    )
-    assert number_of(affected(project)[1]) == 1
-    assert number_of(affected(project)[1]) == 0
+    failing = affected(project, chosen=FEW, BROKEN="1")[0]
+    assert failing == {"tests/new/test_skips.py::test_skips"}
+    assert number_of(affected(project, chosen=FEW)[1]) == 1
+    assert number_of(affected(project, chosen=FEW)[1]) == 0
 
 
 SAVES = """
@@ -247,13 +259,12 @@ def test_second():
 
 
 @sqlite_first
-def test_module_that_is_saved_while_testmon_learns(copy_of_each: Project) -> None:
+def test_module_that_is_saved_while_testmon_learns(copy_of_each: Project, new: Path) -> None:
     """By an editor; here, by a test."""
-    project = copy_of_each
-    (project.path / "tests" / "users" / "test_late.py").write_text(SAVES)
-    assert run(project, "--testmon", "-p", "no:randomly")[0] == set()
+    (new / "test_late.py").write_text(SAVES)
+    learn(copy_of_each, FEW)
 
-    assert affected(project)[0] == {"tests/users/test_late.py::test_second"}
+    assert affected(copy_of_each, chosen=FEW)[0] == {"tests/new/test_late.py::test_second"}
 
 
 @sqlite_first

@@ -11,12 +11,13 @@ SUFFIXES_BELOW = {
     *(".md", ".jinja", ".jinja2", ".j2", ".graphql", ".pem"),
 }
 OTHERS = {"__pycache__", "node_modules", "site-packages"}
+HIDDEN = (".", "pytest-cache-files-")  # the latter becomes `.pytest_cache`
 OUTPUTS = {"build", "dist", "htmlcov", "venv"}  # at the top; below, these are names like others
 
 
 def is_in_sources(place: Path) -> bool:
     """Whether a path may hold sources. Tools write their output to folders of their own, and no test depends on it."""
-    if any(part.startswith(".") or part in OTHERS for part in place.parts):
+    if any(part.startswith(HIDDEN) or part in OTHERS for part in place.parts):
         return False
     return OUTPUTS.isdisjoint(place.parts[:1])
 
