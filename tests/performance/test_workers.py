@@ -1,5 +1,6 @@
 """How many workers `-n auto` starts, and what they tell the controller."""
 
+import os
 import re
 from collections import Counter
 
@@ -24,6 +25,18 @@ SLEEPING = """
 """
 
 
+@pytest.fixture
+def two_cores(lean: Project) -> Project:
+    """As if the machine had no more."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        pytest.skip("there is one core only")
+    conftest = lean.path / "tests" / "conftest.py"
+    here = f"import os\n\nos.sched_setaffinity(0, {cores})\n"
+    conftest.write_text(conftest.read_text() + here)
+    return lean
+
+
 def header(lean: Project, *options: str, **environment: str) -> str:
     """The line about workers."""
     command = ("python", "-m", "pytest", "-n", "auto", *options)
@@ -32,21 +45,22 @@ def header(lean: Project, *options: str, **environment: str) -> str:
 
 
 class TestNumber:
-    def test_is_decided_by_what_is_recorded(self, lean: Project) -> None:
-        write_tests(lean, SLEEPING)
+    def test_is_decided_by_what_is_recorded(self, two_cores: Project) -> None:
+        write_tests(two_cores, SLEEPING)
 
-        guessed = header(lean, INNER)
+        guessed = header(two_cores, INNER)
         assert guessed.startswith("workers: none, since 2 tests")
         assert "as far as can be guessed before the first run" in guessed
 
-        recorded = header(lean, INNER)
+        recorded = header(two_cores, INNER)
         assert re.match(
             r"workers: 2, since 13 tests take about [67]\.\d s in one process, and \d\.\d s in 2$",
             recorded,
         )
 
-    def test_heeds_the_memory_of_the_whole_suite(self, lean: Project) -> None:
+    def test_heeds_the_memory_of_the_whole_suite(self, two_cores: Project) -> None:
         """Also after runs of single tests, which need little."""
+        lean = two_cores
         write_tests(lean, SLEEPING)
         everything = ("-o", f"testpaths={INNER}")
         lean.pytest(*everything)
