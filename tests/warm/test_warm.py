@@ -780,7 +780,7 @@ def test_tests_that_save_a_file(watch: Watch) -> None:
         "from pathlib import Path\nfrom time import time\n\n\ndef test_new():\n"
         "    Path(__file__).with_name('new.json').write_text(str(time()))\n"
     )
-    watch.child.expect_exact("during every run, has saved tests/services/new.json.")
+    watch.child.expect_exact("tests/services/new.json was saved during each of the last runs")
     assert watch.child.expect_exact([pexpect.TIMEOUT, "saved"], timeout=2) == 0
     test.write_text("def test_new():\n    pass\n")
     watch.expect("test_new.py saved", "Passed")

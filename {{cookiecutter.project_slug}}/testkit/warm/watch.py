@@ -324,7 +324,7 @@ class Watcher:
         else:
             self.stop_learning()
             print(
-                f"Every run, or you during every run, has saved {shown(saved)}."
+                f"{shown(saved)} was saved during each of the last runs, by the tests or by you."
                 " Waiting for another change, or for a key: `a` runs all tests."
             )
 
