@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conftest import cookiecutter
+from tests.projects import cookiecutter
 
 ODD_ANSWERS = {
     "plain": "My Service",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COOKIECUTTER, ROOT, Project, commit_all, edit, fork, run
+from tests.commands import ROOT, commit_all, edit, fork, run
+from tests.projects import COOKIECUTTER, Project
 
 OLD, NEW = "v1.0.0", "v2.0.0"
 PROJECT = "{{cookiecutter.project_slug}}"

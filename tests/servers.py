@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import Project
+from tests.projects import Project
 
 KEEPER = "testkit/databases/postgresql/keeper.py"
 

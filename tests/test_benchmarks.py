@@ -8,7 +8,7 @@ import pytest
 from benchmarks import report
 from benchmarks.__main__ import Bench
 from benchmarks.report import Row
-from tests.conftest import Project, copy_of
+from tests.projects import Project, copy_of
 
 
 def test_worker_start(postgresql_project: Project, tmp_path: Path) -> None:

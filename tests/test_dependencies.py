@@ -10,7 +10,7 @@ import tomllib
 import pytest
 from packaging.version import Version
 
-from tests.conftest import Project
+from tests.projects import Project
 
 ON_DEMAND = {"py3langid", "schemathesis"}
 """An extra, and what `make fuzz` installs."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import start
+from tests.commands import start
 from tests.releases import PROJECT, Template
 from tests.servers import wait_until
 

@@ -5,7 +5,8 @@ import tomllib
 
 import pytest
 
-from tests.conftest import Project, run, sqlite_first
+from tests.commands import outcome, run
+from tests.projects import Project, sqlite_first
 
 GUIDE = "docs/testing.md"
 
@@ -42,7 +43,7 @@ def test_snippets(followed: Project) -> None:
 
     guides = sorted(str(path) for path in followed.path.glob("tests/test_guide_*.py"))
     named = ("tests/users/test_former_users.py", "tests/products/test_price_without_rates.py")
-    assert "16 passed" in followed.pytest(*guides, *named).stdout
+    assert outcome(followed.pytest(*guides, *named).stdout) == "16 passed"
     for tool in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         followed.run(*tool)
 

@@ -3,7 +3,8 @@
 import re
 import shutil
 
-from tests.conftest import Project, Result
+from tests.commands import Result
+from tests.projects import Project
 
 
 def doctor(project: Project) -> Result:

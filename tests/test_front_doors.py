@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COOKIECUTTER, run
+from tests.commands import run
+from tests.projects import COOKIECUTTER
 from tests.releases import NEW, OLD, Template, cruft
 
 BIN = Path(sys.prefix) / "bin"

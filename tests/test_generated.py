@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.conftest import UV, Project, commit_all, run, sqlite_first, start
+from tests.commands import UV, commit_all, outcome, run, start
+from tests.projects import Project, sqlite_first
 from tests.servers import free_port
 
 GREEN = re.compile(r"^\d+ passed in ", re.MULTILINE)
@@ -231,7 +232,7 @@ class TestReadme:
         for module, example in zip(modules, examples, strict=True):
             (project.path / module).write_text(example)
 
-        assert "4 passed" in project.pytest(*modules).stdout
+        assert outcome(project.pytest(*modules).stdout) == "4 passed"
         run(project.venv / "bin" / "mypy", *modules, cwd=project.path)
 
     @pytest.mark.long

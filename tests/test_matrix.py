@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.answers import ODD_ANSWERS, generate_odd
-from tests.conftest import UV, Project, find_python, run
+from tests.commands import UV, find_python, run
+from tests.projects import Project
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 COMBINATIONS = [

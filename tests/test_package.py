@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.adoption.test_adoption import GUIDE, blocks
-from tests.conftest import COOKIECUTTER, ROOT, TEMPLATE, UV, Project, commit_all, run
+from tests.commands import ROOT, TEMPLATE, UV, commit_all, outcome, run
+from tests.projects import COOKIECUTTER, Project
 from tests.releases import NEW, Template, create_linked
 
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -124,7 +125,7 @@ def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database
     commit_all(linked.path)
     assert not (linked.path / "testkit").exists()
     assert re.search(r"\d{3} passed", shell("uv run pytest -q -n 2"))
-    assert "50 passed" in shell("uv run python -m testkit.warm -q tests/products")
+    assert outcome(shell("uv run python -m testkit.warm -q tests/products")) == "50 passed"
     shell("uv run ruff check . && uv run mypy")
 
     linked.edit("pyproject.toml", f"\n{skip}", "")
@@ -132,4 +133,4 @@ def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database
     shell(there)
     assert kit == {path.name: path.read_text() for path in (linked.path / "testkit").glob("*.py")}
     assert "fast-fastapi" not in linked.read("pyproject.toml")
-    assert "50 passed" in shell("uv run pytest -q tests/products")
+    assert outcome(shell("uv run pytest -q tests/products")) == "50 passed"

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.conftest import Project
+from tests.projects import Project
 
 # The standard library has taken what it needs before the rest is hidden.
 WITHOUT_UNIX = """

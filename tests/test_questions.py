@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COOKIECUTTER, ROOT, TEMPLATE, clean_environment, cookiecutter
+from tests.commands import ROOT, TEMPLATE, clean_environment
+from tests.projects import COOKIECUTTER, cookiecutter
 
 GOOD_SLUGS = ["a", "shop", "my-service", "my_service", "s3-proxy", "a1-b2_c3", "x" * 50]
 BAD_SLUGS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, commit_all, edit, run
+from tests.commands import ROOT, commit_all, edit, run
 
 IDENTITY = {
     f"GIT_{who}_{what}": value

@@ -13,7 +13,8 @@ import yaml
 from markdown_it import MarkdownIt
 
 from tests.answers import ODD_ANSWERS, generate_odd
-from tests.conftest import TEMPLATE, Project, cookiecutter, run
+from tests.commands import TEMPLATE, run
+from tests.projects import Project, cookiecutter
 
 DATABASES = ("sqlite", "postgresql")
 OTHER_NAMES = {

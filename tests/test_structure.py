@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from tests.conftest import ROOT, Project, run
+from tests.commands import ROOT, run
+from tests.projects import Project
 
 GENERATED = {
     "app": {"app"},

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment, run, start
+from tests.commands import clean_environment, outcome, run, start
+from tests.projects import Project
 from tests.servers import wait_until
 from tests.test_generated import leftovers
 
@@ -104,7 +105,7 @@ class TestTemplate:
     def test_needs_no_checkout_that_can_be_written(self, project: Project, tmp_path: Path) -> None:
         (project.path / ".pytest_cache").write_text("a file where a folder should be")
 
-        assert "1 passed" in project.pytest(ONE_TEST).stdout
+        assert outcome(project.pytest(ONE_TEST).stdout) == "1 passed"
 
 
 @pytest.mark.alone
@@ -154,7 +155,7 @@ class TestWorkerDatabase:
         gone = Path(f"/dev/shm/testkit-{os.getuid()}/worker-gone")
         gone.touch()
         try:
-            assert "1 passed" in project.pytest(ONE_TEST).stdout
+            assert outcome(project.pytest(ONE_TEST).stdout) == "1 passed"
         finally:
             gone.unlink()
 
@@ -227,7 +228,7 @@ class TestServices:
             "def test_new(mock_services):\n    assert mock_services.payments == []\n"
         )
 
-        assert "1 passed" in project.pytest("tests/test_new.py").stdout
+        assert outcome(project.pytest("tests/test_new.py").stdout) == "1 passed"
 
     def test_the_real_language_model(self, project: Project, tmp_path: Path) -> None:
         """The extra is installed, the provider loads the model, and it works."""
@@ -273,22 +274,22 @@ class TestOptions:
             "import time\n\n\ndef test_quick():\n    pass\n\n\n"
             "def test_slower():\n    time.sleep(0.2)\n"
         )
-        assert "2 passed" in project.pytest("tests/test_speed.py", "-m", "fast").stdout
+        assert outcome(project.pytest("tests/test_speed.py", "-m", "fast").stdout) == "2 passed"
 
-        assert (
-            "1 passed, 1 deselected" in project.pytest("tests/test_speed.py", "-m", "fast").stdout
-        )
-        assert (
-            "1 passed, 1 deselected" in project.pytest("tests/test_speed.py", "-m", "medium").stdout
-        )
+        for speed in ("fast", "medium"):
+            output = project.pytest("tests/test_speed.py", "-m", speed).stdout
+            assert outcome(output) == "1 passed, 1 deselected"
 
     def test_slow_tests_can_be_skipped(self, project: Project) -> None:
         (project.path / "tests" / "test_speed.py").write_text(
             "import pytest\n\n\n@pytest.mark.slow\ndef test_slow():\n    pass\n"
         )
 
-        assert "1 skipped" in project.pytest("tests/test_speed.py", SKIP_SLOW_TESTS="true").stdout
-        assert "1 passed" in project.pytest("tests/test_speed.py").stdout
+        assert (
+            outcome(project.pytest("tests/test_speed.py", SKIP_SLOW_TESTS="true").stdout)
+            == "1 skipped"
+        )
+        assert outcome(project.pytest("tests/test_speed.py").stdout) == "1 passed"
 
     def test_unknown_marker_is_refused(self, project: Project) -> None:
         (project.path / "tests" / "test_speed.py").write_text(
@@ -309,6 +310,6 @@ def test_where_nothing_can_be_written(project: Project, workers: str) -> None:
 
     output = project.pytest("tests/products", "-n", workers, cold=True, CI="").stdout
 
-    assert "50 passed" in output
+    assert outcome(output) == "50 passed"
     assert "This run is not recorded." in output
     assert "Traceback" not in output

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, UV, Project, commit_all, run, sqlite_first_of, start
+from tests.commands import ROOT, UV, commit_all, run, start
+from tests.projects import Project, sqlite_first_of
 from tests.releases import NEW, OLD, PROJECT, Template, create_linked, cruft
 from tests.servers import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import ROOT, UV, clean_environment, commit_all, run
+from tests.commands import ROOT, UV, clean_environment, commit_all, outcome, run
 from tests.releases import NEW
 
 GUIDE = (ROOT / "docs" / "adopting.md").read_text()
@@ -81,7 +81,7 @@ def of(name: str) -> pytest.MarkDecorator:
     indirect=True,
 )
 def test_shop(sample: Sample) -> None:
-    assert "1 passed" in sample.pytest()  # nothing is bound yet, and nothing is said
+    assert outcome(sample.pytest()) == "1 passed"  # nothing is bound yet, and nothing is said
     if sample.database == "sqlite":
         sample.edit("pyproject.toml", '    "asyncpg>=0.30",\n', "")
 
@@ -106,27 +106,27 @@ def test_shop(sample: Sample) -> None:
     assert "tests/test_orders.py::test_many_at_once" in output
     assert "Settings: 2 variables are sealed" in output
     assert "Nothing keeps tests from the network" in output  # which is for the project to decide
-    assert "5 passed" in sample.pytest("-o db_isolation=rollback", "-W ignore")
+    assert outcome(sample.pytest("-o db_isolation=rollback", "-W ignore")) == "5 passed"
 
 
 @of("notes")
 def test_notes(sample: Sample) -> None:
-    assert "7 passed" in sample.pytest()
+    assert outcome(sample.pytest()) == "7 passed"
     assert (sample.path / "test.db").exists()
     (sample.path / "test.db").unlink()
 
     said = sample.adopt()
     assert "the tables come from `create_all`" in said
     assert "testing/conftest.py:21: `tables` makes the tables: delete it" in said
-    assert "7 passed" in sample.pytest()  # also if it stays
+    assert outcome(sample.pytest()) == "7 passed"  # also if it stays
     sample.delete_fixture("tables", "testing/conftest.py")
 
-    assert "7 passed" in sample.pytest()
-    assert "7 passed" in sample.pytest("-n 2")
-    assert "7 passed" in sample.pytest("-o db_isolation=rollback")
+    assert outcome(sample.pytest()) == "7 passed"
+    assert outcome(sample.pytest("-n 2")) == "7 passed"
+    assert outcome(sample.pytest("-o db_isolation=rollback")) == "7 passed"
     assert not list(sample.path.glob("*.db"))
     (sample.path / "testing" / "test_sessions.py").write_text(SQLMODEL)
-    assert "9 passed" in sample.pytest("-p no:randomly")
+    assert outcome(sample.pytest("-p no:randomly")) == "9 passed"
     assert 'addopts = "-ra --strict-markers"' in sample.read("pyproject.toml")
     report = sample.shell(
         "uv run python -m testkit doctor", check=False
@@ -160,8 +160,8 @@ def test_clinic(sample: Sample) -> None:
     assert "`tables` makes the tables: delete it" in said
     sample.delete_fixture("tables", "tests/conftest.py")
 
-    assert "5 passed" in sample.pytest()
-    assert "5 passed" in sample.pytest("-n 2", "--dist loadfile")
+    assert outcome(sample.pytest()) == "5 passed"
+    assert outcome(sample.pytest("-n 2", "--dist loadfile")) == "5 passed"
     report = sample.shell("uv run python -m testkit doctor", check=False)
     assert "of which 5 use the database" in report
     assert "hashed or verified at the cost of production" not in report
@@ -290,7 +290,7 @@ def test_engines(sample: Sample) -> None:
         (sample.path / "tests" / "test_orders.py").write_text(test)
 
         assert expected in sample.read("tests/testkit_binding.py")
-        assert "5 passed" in sample.pytest(), expected
+        assert outcome(sample.pytest()) == "5 passed", expected
 
 
 DATABASE = """

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TEMPLATE, Project, run
+from tests.commands import TEMPLATE, run
+from tests.projects import Project
 
 DATABASE = """
     from sqlalchemy.ext.asyncio import create_async_engine

@@ -1,7 +1,7 @@
 """The SQLAlchemy that adopters may have, and generated projects not yet, as fastapi-users does not allow it."""
 
-from tests.conftest import Project
 from tests.postgresql.test_databases import SYNC
+from tests.projects import Project
 
 
 def test_next_version(installed_copy_of_each: Project) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project
+from tests.projects import Project
 
 LEDGER = ".performance/ledger.jsonl"
 INNER = "tests/test_inner.py"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, copy_of
+from tests.commands import outcome
 from tests.performance.conftest import INNER, write_tests
+from tests.projects import Project, copy_of
 
 ONE = "tests/products/test_products.py::TestList::test_goes_page_by_page"
 
@@ -68,7 +69,7 @@ def test_explain(ready: Project) -> None:
     assert plan in output
     assert re.search(r"\d\.\d\d ms", output)
     assert "SAVEPOINT" not in output
-    assert "1 passed" in output
+    assert outcome(output) == "1 passed"
 
 
 def test_explain_the_whole_suite(ready: Project) -> None:

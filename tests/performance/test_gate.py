@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, run, sqlite_first
+from tests.commands import run
+from tests.projects import Project, sqlite_first
 
 SUITE = "tests/products"
 BASELINE = ".performance/baseline.json"

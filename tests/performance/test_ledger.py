@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, run
+from tests.commands import run
 from tests.performance.conftest import INNER, LEDGER, ledger_of, write_tests
+from tests.projects import Project
 
 MEASURED = """
     import time

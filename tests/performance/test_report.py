@@ -12,8 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import Project, copy_of
 from tests.performance.conftest import INNER, LEDGER, write_tests
+from tests.projects import Project, copy_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

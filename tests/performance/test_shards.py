@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tests.conftest import Project
 from tests.performance.conftest import INNER, LEDGER, ledger_of, write_tests
+from tests.projects import Project
 
 UNEVEN = """
     import time

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, copy_of, start
+from tests.commands import outcome, start
+from tests.projects import Project, copy_of
 from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -304,7 +305,7 @@ class TestAhead:
 
         output = project.pytest("tests/test_gone.py", TEST_DATABASE_URL=own.url()).stdout
 
-        assert "1 passed" in output
+        assert outcome(output) == "1 passed"
         assert databases(own, "template") == databases(own)
 
     def test_of_another_template_is_not_taken(self, project: Project, own: TCPServer) -> None:
@@ -414,7 +415,7 @@ def test_locks_are_failures_that_name_the_test_and_the_statement(project: Projec
 
     result = project.pytest("tests/test_locks.py", "-p", "no:randomly", check=False)
 
-    assert "6 passed, 3 errors" in result.stdout, result.stdout
+    assert outcome(result.stdout) == "6 passed, 3 errors", result.stdout
     for leak in (
         "::test_locks_past_the_engine left open: a transaction that keeps a lock on the database; "
         "its last statement: `BEGIN; LOCK TABLE users IN SHARE MODE`",
@@ -488,4 +489,4 @@ def test_sync_sessions(project: Project) -> None:
 
     output = project.pytest("tests/test_sync.py").stdout
 
-    assert "16 passed, 2 xfailed" in output, output
+    assert outcome(output) == "16 passed, 2 xfailed", output

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, run
+from tests.commands import run
 from tests.postgresql.conftest import private_servers
+from tests.projects import Project
 from tests.servers import TCPServer, wait_until
 
 pytestmark = pytest.mark.alone

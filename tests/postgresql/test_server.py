@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, copy_of, run, start
+from tests.commands import outcome, run, start
 from tests.postgresql.conftest import kill, private_servers
+from tests.projects import Project, copy_of
 from tests.servers import TCPServer, wait_until
 
 ONE_TEST = "tests/test_health.py::test_ready"
@@ -97,7 +98,7 @@ class TestPrivateServer:
             **environment,
         )
 
-        assert "1 passed" in result.stdout
+        assert outcome(result.stdout) == "1 passed"
         assert Path("/tmp/testkit-postgresql-65534/postgresql").exists()
 
     @pytest.mark.long
@@ -106,7 +107,7 @@ class TestPrivateServer:
 
         output = project.pytest(ONE_TEST, HOME="/proc/nowhere", XDG_CACHE_HOME="/proc").stdout
 
-        assert "1 passed" in output
+        assert outcome(output) == "1 passed"
 
     @pytest.mark.long
     def test_with_long_paths(self, postgresql_project: Project, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ class TestPrivateServer:
 
         output = project.pytest(ONE_TEST, HOME=str(long), TMPDIR=str(long)).stdout
 
-        assert "1 passed" in output
+        assert outcome(output) == "1 passed"
 
     @pytest.mark.long
     def test_of_nothing(self, project: Project) -> None:
@@ -357,7 +358,7 @@ class TestGivenServer:
         finally:
             tcp_server.execute("ALTER SYSTEM RESET ALL;;SELECT pg_reload_conf()")
 
-        assert "3 passed" in output
+        assert outcome(output) == "3 passed"
 
     @pytest.mark.parametrize("isolation", ["rollback", "committed"])
     def test_all_that_postgresql_can_do(self, project: Project, isolation: str) -> None:
@@ -367,7 +368,7 @@ class TestGivenServer:
 
         output = project.pytest("tests/test_special.py", "-o", f"db_isolation={isolation}").stdout
 
-        assert "40 passed" in output
+        assert outcome(output) == "40 passed"
 
     @pytest.mark.parametrize(
         ("url", "message"),

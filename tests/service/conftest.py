@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.projects import Project
 from tests.servers import TCPServer, new_database
 from tests.service.servers import Background
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx2
 
-from tests.conftest import Project, clean_environment, start
+from tests.commands import clean_environment, start
+from tests.projects import Project
 from tests.servers import free_port, wait_until
 
 SECRET = "a-secret-of-these-tests-that-is-long-enough"

@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.conftest import Project, start
+from tests.commands import start
+from tests.projects import Project
 from tests.servers import TCPServer, free_port, new_database, running_server, wait_until
 from tests.service.servers import (
     PASSWORD,

@@ -1,6 +1,6 @@
 """What schemathesis finds: nothing, whoever asks."""
 
-from tests.conftest import Project, sqlite_first
+from tests.projects import Project, sqlite_first
 
 
 @sqlite_first

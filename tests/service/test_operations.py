@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, clean_environment
+from tests.commands import clean_environment
+from tests.projects import Project
 from tests.servers import wait_until
 from tests.service.servers import PASSWORD, Background, MailServer, Service, running
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from httpx2.websockets import WebSocketDisconnect
 
-from tests.conftest import Project, sqlite_first
+from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import Service, running
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Project, run, sqlite_first
+from tests.commands import UV, run
+from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import PASSWORD, Background, MailServer, running
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from httpx2.websockets import WebSocketDisconnect, WebSocketSession, WebSocketUpgradeError
 
-from tests.conftest import Project, sqlite_first
+from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
 from tests.service.servers import Service, running
 

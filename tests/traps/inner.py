@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from textwrap import dedent
 from xml.etree import ElementTree
 
-from tests.conftest import Project, Result
+from tests.commands import Result
+from tests.projects import Project
 
 MODULE = "tests/test_inner.py"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Project, commit_all, run
+from tests.commands import UV, commit_all, run
+from tests.projects import Project
 from tests.traps.test_red import FAR_TABLES, ORDERS
 
 

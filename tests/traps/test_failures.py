@@ -2,7 +2,8 @@
 
 import re
 
-from tests.conftest import Project, run
+from tests.commands import run
+from tests.projects import Project
 from tests.traps.inner import line_of, run_inner
 
 FAILURES = """

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, copy_of, start
+from tests.commands import start
+from tests.projects import Project, copy_of
 
 UNDOING = """
 import os

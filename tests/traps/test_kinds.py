@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import Project
+from tests.projects import Project
 from tests.traps.inner import run_inner
 
 KINDS = r"""

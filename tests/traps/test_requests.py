@@ -1,6 +1,6 @@
 """What requests do at the same time, after their response, or to what all tests share."""
 
-from tests.conftest import Project, sqlite_first
+from tests.projects import Project, sqlite_first
 from tests.traps.inner import run_inner
 
 ROUTES = """

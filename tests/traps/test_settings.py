@@ -1,6 +1,6 @@
 """Settings of tests are fixed, in whatever way they are written, and changed in one line."""
 
-from tests.conftest import Project
+from tests.projects import Project
 from tests.traps.inner import run_inner
 
 CONFIGURATION = """

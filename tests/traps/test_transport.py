@@ -1,6 +1,6 @@
 """What an application may say to the client of the tests is what it may say to one behind uvicorn."""
 
-from tests.conftest import Project
+from tests.projects import Project
 from tests.traps.inner import run_inner
 
 SERVER = """

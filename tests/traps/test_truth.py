@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import Project
+from tests.projects import Project
 from tests.traps.inner import line_of, run_inner
 
 COMMITS = """

@@ -3,6 +3,7 @@
 import colorsys
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -15,8 +16,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import Project, clean_environment, heed_interrupts, sqlite_first, start
+from tests.commands import clean_environment, heed_interrupts, outcome, start
 from tests.postgresql.conftest import private_servers
+from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
 
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "COLUMNS": "100", "NO_COLOR": ""}
@@ -232,11 +234,11 @@ def test_is_what_pytest_says(warm: Project, tmp_path: Path) -> None:
 def test_nothing_has_changed_since_a_cold_run(warm: Project, tmp_path: Path) -> None:
     """By testmon, which has all tests run when other packages are installed."""
     arguments = ("-q", "--testmon", "tests/users/test_factories.py")
-    assert "2 passed" in pytest_of(warm, tmp_path, "pytest", *arguments)[1]
+    assert outcome(pytest_of(warm, tmp_path, "pytest", *arguments)[1]) == "2 passed"
 
     output = pytest_of(warm, tmp_path, "testkit.warm", *arguments)[1]
 
-    assert "2 deselected" in output
+    assert outcome(output) == "2 deselected"
 
 
 @sqlite_first
@@ -307,7 +309,7 @@ def test_fixtures_are_those_of_pytest(warm: Project, tmp_path: Path) -> None:
             for module in ("pytest", "testkit.warm")
         )
         assert found == expected
-    assert "1 passed" in found[1]
+    assert outcome(found[1]) == "1 passed"
 
 
 @sqlite_first
@@ -458,7 +460,7 @@ class TestStale:
             settings = copy_of_each.path / "pyproject.toml"
             settings.write_text(settings.read_text())
             watch.expect("pyproject.toml saved", "No test is affected")
-            assert "1 passed" in client.communicate(timeout=20)[0]
+            assert outcome(client.communicate(timeout=20)[0]) == "1 passed"
         assert client.returncode == 0
 
     def test_kit_is_never_held(self, warm: Project, tmp_path: Path) -> None:
@@ -737,9 +739,7 @@ def test_a_change_runs_what_it_affects(wide_watch: Watch) -> None:
 
     test.write_text("def test_new():\n    assert 1 + 1 == 2\n")
     assert "1 passed" in watch.expect("test_new.py saved", "Passed")
-    learning = watch.project.path / ".testmondata-learning"
-    wait_until(learning.exists, 30)
-    wait_until(lambda: not learning.exists(), 30)  # now no test is affected
+    learn(watch)  # now no test is affected
     for _ in range(2):
         watch.press("\r")
         assert "1 passed" in watch.expect("the same again", "Passed")
@@ -881,6 +881,60 @@ def test_files_that_cannot_be_watched(copy_of_each: Project, tmp_path: Path) -> 
     assert "Traceback" not in watch.child.before
     assert watch.child.wait() == 1
     wait_until(lambda: processes_in(copy_of_each) == {}, 10)
+
+
+@sqlite_first
+def test_full_disk(watch: Watch) -> None:
+    """What cannot be noted down counts as affected, until it can."""
+    test = watch.project.path / "tests" / "services" / "test_new.py"
+    test.write_text("def test_new():\n    pass\n")
+    watch.expect("saved", "1 passed", "Passed")
+    learn(watch)
+    assert watch.child.pid
+    unlimited = resource.prlimit(watch.child.pid, resource.RLIMIT_FSIZE, (0, -1))
+    for number in range(2):
+        test.write_text(f"def test_new():\n    assert {number} >= 0\n")
+        watch.expect("saved", "1 passed", "Passed")
+        time.sleep(1)
+        assert not list(watch.project.path.glob(".testmondata-learning*"))
+
+    resource.prlimit(watch.child.pid, resource.RLIMIT_FSIZE, unlimited)
+    services = watch.project.path / "app" / "services" / "language.py"
+    services.write_text(f"{services.read_text()}\n# A remark.\n")
+    watch.expect("saved", "1 passed", "Passed")
+    learn(watch)
+    services.write_text(f"{services.read_text()}\n# Another.\n")
+    watch.expect("saved", "No test is affected")
+
+
+def learn(watch: Watch) -> None:
+    """Waits until the watcher has learnt what the last run depends on."""
+    learning = watch.project.path / ".testmondata-learning"
+    wait_until(learning.exists, 30)
+    wait_until(lambda: not learning.exists(), 30)
+
+
+@sqlite_first
+def test_two_of_them(copy_of_each: Project, tmp_path: Path) -> None:
+    """In one checkout: each tells what a change has done, and goes on without the other."""
+    test = copy_of_each.path / "tests" / "services" / "test_new.py"
+    with watching(copy_of_each, tmp_path, "tests/services") as one:
+        other = Watch(copy_of_each, tmp_path, "tests/services")
+        other.expect("the first run", "No test is affected")
+        for number in range(3):
+            test.write_text(f"def test_new():\n    assert {number} >= 0\n")
+            for watch in (one, other):
+                assert " failed" not in watch.expect("test_new.py saved", "1 passed", "Passed")
+        test.write_text("def test_new():\n    assert False\n")
+        for watch in (one, other):
+            watch.expect("test_new.py saved", "1 failed", "Failed")
+        one.press("q")
+        one.child.expect(pexpect.EOF)
+        test.write_text("def test_new():\n    assert True\n")
+        other.expect("test_new.py saved", "1 passed", "Passed")
+        other.press("q")
+        other.child.expect(pexpect.EOF)
+        assert other.child.wait() == 0
 
 
 @sqlite_first

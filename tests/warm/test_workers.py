@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, sqlite_first
+from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
 from tests.warm.test_warm import parent_of, processes_in, run_module
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import find_python, run
+from tests.commands import find_python, run
 
 EXPRESSION = re.compile(r"\$\{\{ *(.*?) *\}\}", re.DOTALL)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Project, run
+from tests.commands import ROOT, run
+from tests.projects import Project
 from tests.servers import TCPServer
 from tests.workflows.runner import Runner
 

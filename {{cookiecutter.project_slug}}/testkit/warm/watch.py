@@ -9,33 +9,28 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
 
-import _socket
-import atexit
 import os
-import queue
 import select
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from testkit.warm.learner import LEARN, QUIET, Learner
+from testkit.warm.own_parent import WarmParent
+
 try:
-    import termios
-    import tty
-
-    import watchfiles
+    from testkit.warm.changes import DEBOUNCE, Changes
+    from testkit.warm.terminal import QUIT, Terminal
 except ImportError as error:
-    MISSING = error.name
-else:
-    MISSING = None
-
-from testkit.warm.protocol import address, connect, request
-from testkit.warm.sources import is_in_sources, is_source, sources
+    if error.name == "watchfiles":
+        sys.exit("Watching needs watchfiles: add it to the development dependencies.")
+    if error.name in ("termios", "tty"):
+        sys.exit("Watching needs Unix. `pytest --testmon` runs what is affected, once.")
+    raise
 
 KEYS = """\
   a      all tests                  t      tests whose name matches
@@ -44,10 +39,8 @@ KEYS = """\
 
 `t` and `p` hold for every run, also after a change, until you press `a`."""
 PLUGIN = ("-p", "testkit.warm.watched")
-# testmon needs a tracer to find out what a test depends on, which makes a run take twice as long. So the
-# verdict comes from a run without it, and a run in the background learns what has changed.
-LEARN = ("--testmon",)
 FIRST = (*LEARN, "--remember")
+# The tracer of testmon makes a run take twice as long, so the verdict comes from a run without it.
 AFFECTED = ("--testmon", "--testmon-nocollect", "--remember")
 AGAIN = ("--no-testmon", "--again")
 ALL = ("--no-testmon",)
@@ -61,199 +54,10 @@ ABSENCES = {
     AFFECTED: "No test is affected",
     FAILED: "No test has failed",
 }
-KNOWN = ".testmondata"
-LEARNT = ".testmondata-learning"
-QUIET = 0.3  # seconds; changes are reported sooner than that
 PATIENCE = 5.0  # seconds
 PULSE = 0.5  # seconds
-DEBOUNCE = 50  # ms; files saved within this time count as one change
 MOST_AGAIN = 5  # runs in a row that change the same files
-UNWATCHED = """\
-Files cannot be watched: {}
-On Linux, raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` with sysctl. Or set
-WATCHFILES_FORCE_POLLING=1, which looks at all files again and again."""
 CLEAR = "\033[H\033[2J\033[3J"
-QUIT = "q"
-GOODBYE = QUIT.encode()
-ESCAPE = "\033"
-
-
-class WarmParent:
-    """The parent that forks the runs: another watcher's, or one of our own."""
-
-    def __init__(self, terminal: int) -> None:
-        self.terminal = terminal
-        self.process: subprocess.Popen[bytes] | None = None
-        self.former: list[subprocess.Popen[bytes]] = []
-
-    def run(self, arguments: list[str]) -> int:
-        """Returns the exit status."""
-        try:
-            status = self.run_forked(arguments)
-        except KeyboardInterrupt:  # before there was a run
-            self.end()
-            return -signal.SIGINT
-        return run_cold(arguments) if status is None else status
-
-    def run_forked(self, arguments: list[str]) -> int | None:
-        """Returns the exit status, or `None` if no run was possible. A parent that does not fit is replaced, once."""
-        path = address()
-        for _ in range(2):
-            connection = path and (connect(path) or self.start(path))
-            if not connection:
-                break
-            with closing(connection):
-                status = request(connection, arguments)
-            if status is not None:
-                return status
-            self.let_go()
-        return None
-
-    def start(self, path: str) -> _socket.socket | None:
-        self.let_go()
-        terminal = os.dup(self.terminal)
-        option = f"--terminal={terminal}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "testkit.warm.parent", option],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=[terminal],
-        )
-        os.close(terminal)
-        assert self.process.stdout
-        self.process.stdout.readline()  # it is ready, or has ended
-        return connect(path)
-
-    def let_go(self) -> None:
-        """Gives up our parent. It ends by itself after the runs that others have requested."""
-        self.former = [each for each in self.former if each.poll() is None]
-        if self.process is not None:
-            self.former.append(self.process)
-            self.process = None
-
-    def end(self) -> None:
-        self.let_go()
-        for process in self.former:
-            with suppress(BrokenPipeError, subprocess.TimeoutExpired):
-                process.communicate(GOODBYE, timeout=PATIENCE)
-            process.kill()
-            process.wait()
-        self.former.clear()
-
-
-def run_cold(arguments: list[str]) -> int:
-    with subprocess.Popen([sys.executable, "-m", "pytest", *arguments]) as process:
-        while True:
-            with suppress(KeyboardInterrupt):  # pytest gets it as well
-                return process.wait()
-
-
-class Terminal:
-    """The terminal. It delivers single keys while nothing runs, and is in its original mode otherwise."""
-
-    def __init__(self) -> None:
-        self.file = sys.stdin.fileno()
-        self.attributes = termios.tcgetattr(self.file)
-        self.group = os.tcgetpgrp(self.file)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        # Nobody could resume it: the shell waits for make, which does not notice that it has stopped.
-        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-        # Ctrl-C is meant for the run, not for make, which started this process.
-        if os.getpgrp() != os.getpid():
-            os.setpgid(0, 0)
-        os.tcsetpgrp(self.file, os.getpid())
-        atexit.register(self.give_back)
-
-    def give_back(self) -> None:
-        """Returns the terminal to the shell, unless the shell has taken it back already, as when `make` was killed."""
-        with suppress(OSError, termios.error):  # it is closed, or `make` has ended
-            if os.tcgetpgrp(self.file) == os.getpid():
-                self.take_lines()
-                os.tcsetpgrp(self.file, self.group)
-
-    def key(self) -> str:
-        """Returns the key pressed; `q` at the end of the input, or if the terminal belongs to the shell again."""
-        try:
-            typed = os.read(self.file, 1) or GOODBYE
-        except OSError:
-            typed = GOODBYE
-        if typed == ESCAPE.encode():  # arrows and the like send letters after it
-            termios.tcflush(self.file, termios.TCIFLUSH)
-        return typed.decode("latin-1")  # other characters may arrive in parts
-
-    def take_keys(self) -> None:
-        tty.setcbreak(self.file, termios.TCSADRAIN)
-
-    def take_lines(self) -> None:
-        termios.tcsetattr(self.file, termios.TCSADRAIN, self.attributes)
-
-    def ask(self, question: str) -> str | None:
-        """A line; `None` if it was interrupted, or has Esc in it."""
-        self.take_lines()
-        try:
-            line = input(f"{question} (empty: all, Ctrl-C: back): ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return None
-        except UnicodeDecodeError:
-            print("This cannot be read: it is written in another encoding than the terminal's.")
-            return None
-        else:
-            return None if ESCAPE in line else line
-        finally:
-            self.take_keys()
-
-
-class Changes:
-    """The files that are saved, reported by a thread."""
-
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe()
-        self.paths: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
-        self.folders = folders_in(Path())
-        self.error: OSError | None = None
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _is_watched(self, change: "watchfiles.Change", path: str) -> bool:
-        place = Path(os.path.relpath(path))
-        if not is_in_sources(place):
-            return False
-        if is_source(place):
-            self.folders.add(place.parent)
-            return True
-        # When a folder is moved, nothing is reported for its files.
-        if change is watchfiles.Change.deleted:
-            moved = {folder for folder in self.folders if folder.is_relative_to(place)}
-            self.folders -= moved
-        else:
-            moved = folders_in(place) - self.folders
-            self.folders |= moved
-        return bool(moved)
-
-    def _watch(self) -> None:
-        try:
-            for changes in watchfiles.watch(
-                ".",
-                watch_filter=self._is_watched,
-                debounce=DEBOUNCE,
-                step=10,
-                raise_interrupt=False,
-            ):
-                self.paths.put({os.path.relpath(path) for _, path in changes})
-                os.write(self.writer, b"!")
-        except OSError as error:
-            self.error = error
-            os.write(self.writer, b"!")
-
-    def take(self) -> list[str]:
-        os.read(self.reader, 4096)
-        if self.error:
-            sys.exit(UNWATCHED.format(self.error))
-        found: set[str] = set()
-        while not self.paths.empty():
-            found |= self.paths.get()
-        return sorted(found)
 
 
 class Choice(NamedTuple):
@@ -288,7 +92,7 @@ class Watcher:
         self.ended = 0.0
         self.saved: list[str] = []
         self.again = 0
-        self.learner: subprocess.Popen[bytes] | None = None
+        self.learner = Learner()
         self.keys: dict[str, Callable[[], None]] = {
             "a": lambda: self.choose(Choice()),
             "f": lambda: self.run(FAILED, "tests that failed"),
@@ -302,10 +106,10 @@ class Watcher:
         self.terminal.take_keys()
         self.run(FIRST, "the first run")
         while True:
-            quiet = QUIET if self.learner else None
+            quiet = QUIET if self.learner.process else None
             ready, _, _ = select.select([self.terminal.file, self.changes.reader], [], [], quiet)
             if not ready:
-                self.note_what_was_learnt()
+                self.learner.take_over()
             elif self.changes.reader in ready:
                 self.run_affected(self.changes.take())
             elif (key := self.terminal.key()) == QUIT:
@@ -320,9 +124,9 @@ class Watcher:
         self.saved = saved
         if self.again < MOST_AGAIN:
             self.run(AFFECTED, f"{shown(saved)} saved")
-            self.learn()
+            self.learner.start([*PLUGIN, *self.given, *self.choice.arguments()])
         else:
-            self.stop_learning()
+            self.learner.stop()
             print(
                 f"{shown(saved)} was saved during each of the last runs, by the tests or by you."
                 " Waiting for another change, or for a key: `a` runs all tests."
@@ -332,7 +136,7 @@ class Watcher:
         """Runs tests and prints the verdict. A new choice is kept, unless pytest rejects it."""
         choice = self.choice if choice is None else choice
         self.last = options
-        self.stop_learning()
+        self.learner.stop()
         self.terminal.take_lines()
         print(f"{CLEAR}{time.strftime('%H:%M:%S')}  {cause}", flush=True)
         begun = time.perf_counter()
@@ -352,48 +156,6 @@ class Watcher:
 
     def choose(self, choice: Choice) -> None:
         self.run(ALL, str(choice), choice)
-
-    def learn(self) -> None:
-        """Runs the affected tests again in the background, to learn what they depend on now. If the disk is full, they
-        count as affected until they can be learnt.
-
-        It works on a copy of testmon's data: it may see a file that is saved after it began, and the tests of that
-        file would then no longer count as affected when their turn comes.
-        """
-        try:
-            copy(KNOWN, LEARNT)
-        except OSError:
-            self.stop_learning()
-            return
-        arguments = [*PLUGIN, *LEARN, *self.given, *self.choice.arguments()]
-        self.learner = subprocess.Popen(
-            [sys.executable, "-m", "testkit.warm", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"TESTMON_DATAFILE": LEARNT},
-            start_new_session=True,
-        )
-
-    def note_what_was_learnt(self) -> None:
-        """Takes over what the background run has learnt, if it has ended. Called once nothing was saved for a while."""
-        if self.learner is not None and self.learner.poll() is not None:
-            if Path(LEARNT).exists():
-                with suppress(OSError):  # the disk is full
-                    copy(LEARNT, KNOWN)
-            self.stop_learning()
-
-    def stop_learning(self) -> None:
-        if self.learner is not None:
-            self.learner.terminate()
-            try:
-                self.learner.wait(QUIET)
-            except subprocess.TimeoutExpired:  # its parent will not wait for the run either
-                self.learner.kill()
-                self.learner.wait()
-            self.learner = None
-        for file in Path().glob(f"{LEARNT}*"):
-            file.unlink(missing_ok=True)  # another watcher's
 
     def ask_for_name(self) -> None:
         name = self.terminal.ask("Names, as for pytest's -k")
@@ -440,28 +202,6 @@ def end_server(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def folders_in(place: Path) -> set[Path]:
-    return {path.parent for path in sources(Path(), place)}
-
-
-def copy(source: str, target: str) -> None:
-    """Copies testmon's database, with its log and the notes beside it. No process may have it open.
-
-    Leaves nothing of the target, so that all tests are affected, if it fails with `OSError`.
-    """
-    ends = ("", "-wal", "-seen", "-shm")
-    for end in ends:
-        Path(target + end).unlink(missing_ok=True)
-    try:
-        for end in ends[:-1]:
-            if Path(source + end).exists():
-                shutil.copyfile(source + end, target + end)
-    except OSError:
-        for end in ends:
-            Path(target + end).unlink(missing_ok=True)
-        raise
-
-
 def verdict(status: int, options: tuple[str, ...]) -> str:
     if status == NO_TESTS and options in ABSENCES:
         return ABSENCES[options]
@@ -476,12 +216,8 @@ def shown(paths: list[str]) -> str:
 
 
 def main() -> None:
-    if MISSING in ("termios", "tty"):
-        sys.exit("Watching needs Unix. `pytest --testmon` runs what is affected, once.")
     if not sys.stdin.isatty():
         sys.exit("Watching needs a terminal: it asks for keys. `pytest --testmon` runs once.")
-    if MISSING:
-        sys.exit("Watching needs watchfiles: add it to the development dependencies.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is something to end
     terminal = Terminal()
     parent = WarmParent(terminal.file)
@@ -498,7 +234,7 @@ def main() -> None:
         print()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near
-        watcher.stop_learning()
+        watcher.learner.stop()
         parent.end()
         if server is not None:
             end_server(server)
