@@ -116,6 +116,15 @@ def given():
 tmpdir.added = given
 del given
 """
+KIT = """
+import os
+
+from testkit import markers
+
+
+def test_kit():
+    assert (markers.PROCESS == os.getppid()) is {}
+"""
 COLORSYS = Path(colorsys.__file__).read_text()
 Run = tuple[int, str, str]
 OURS = re.compile(r"testkit\.(warm|databases)|-m pytest")
@@ -418,8 +427,10 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
 class TestStale:
     """What is not the same any more starts cold, and the parent ends."""
 
-    @pytest.mark.parametrize("file", ["pyproject.toml", "testkit/warm/child.py", "colorsys.py"])
-    def test_settings_and_its_own_code_and_what_comes_before_a_library(
+    @pytest.mark.parametrize(
+        "file", ["pyproject.toml", "testkit/warm/child.py", "testkit/markers.py", "colorsys.py"]
+    )
+    def test_settings_and_the_kit_and_what_comes_before_a_library(
         self, copy_of_each: Project, tmp_path: Path, file: str
     ) -> None:
         test = "import os\n\n\ndef test_parent():\n    print(os.getppid(), 'is the parent')\n"
@@ -463,11 +474,29 @@ class TestStale:
             assert outcome(client.communicate(timeout=20)[0]) == "1 passed"
         assert client.returncode == 0
 
-    def test_kit_is_never_held(self, warm: Project, tmp_path: Path) -> None:
+    def test_kit_that_is_another_one_now(self, warm: Project, tmp_path: Path) -> None:
         with (warm.path / "testkit" / "plugin.py").open("a") as plugin:
             plugin.write('\n\ndef pytest_report_header():\n    return "another kit"\n')
 
         assert "another kit" in pytest_of(warm, tmp_path, "testkit.warm", "tests/products")[1]
+
+    @pytest.mark.parametrize(
+        ("added", "is_held"), [("", True), ("import app.work\n", False)], ids=["pure", "not pure"]
+    )
+    def test_kit_is_held_unless_it_imports_the_project(
+        self, copy_of_each: Project, tmp_path: Path, added: str, is_held: bool
+    ) -> None:
+        with (copy_of_each.path / "testkit" / "markers.py").open("a") as markers:
+            markers.write(f"\nimport os\n{added}\nPROCESS = os.getpid()\n")
+        (copy_of_each.path / "tests" / "test_kit.py").write_text(KIT.format(is_held))
+        with parent_of(copy_of_each, tmp_path):
+            for module, *options in (("testkit.warm",), ("testkit.warm", "-n1"), ("pytest", "-n1")):
+                arguments = (module, "-q", *options, "tests/test_kit.py", "tests/test_health.py")
+                status, output, errors = pytest_of(copy_of_each, tmp_path, *arguments)
+                assert (status, errors) == (0, ""), output
+            copy_of_each.edit("app/health.py", '{"status": "ok"}', '{"status": "well"}')
+            arguments = ("testkit.warm", "-q", "tests/test_health.py")
+            assert pytest_of(copy_of_each, tmp_path, *arguments)[0] == 1
 
     @pytest.mark.parametrize(
         ("name", "value", "test"),

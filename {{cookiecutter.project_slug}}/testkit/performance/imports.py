@@ -52,4 +52,3 @@ class ImportTimer:
 
 
 IMPORTS = ImportTimer()
-IMPORTS.start()  # this early, because the imports of the tests begin now

@@ -21,6 +21,7 @@ PLUGINS = [
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    IMPORTS.start()  # this early, because the imports of the tests begin now
     for plugin in PLUGINS:
         pluginmanager.import_plugin(plugin)
     group = parser.getgroup("testkit", "the test kit")

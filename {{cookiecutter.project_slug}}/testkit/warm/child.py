@@ -11,6 +11,7 @@ import types
 from contextlib import suppress
 from typing import Any
 
+from testkit.warm import libraries
 from testkit.warm.protocol import STREAMS, Request, close
 
 
@@ -21,7 +22,8 @@ def hold_interrupts() -> None:
 
 
 def take_over(request: Request, streams: list[int]) -> None:
-    """Takes on the streams, environment and directory of the requesting process, and drops the test kit's modules."""
+    """Takes on the streams, environment and directory of the requesting process, and drops the modules of a test kit
+    that is not the one there."""
     for new, old in zip(streams, STREAMS, strict=True):
         os.dup2(new, old)
     close(*streams)
@@ -40,8 +42,9 @@ def take_over(request: Request, streams: list[int]) -> None:
     os.umask(int(str(request["umask"])))
     os.chdir(str(request["directory"]))
     sys.path[0] = str(request["directory"])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
-        del sys.modules[name]
+    if not libraries.is_kit_of(str(request["directory"])):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "testkit"]:
+            del sys.modules[name]
     importlib.invalidate_caches()
 
 

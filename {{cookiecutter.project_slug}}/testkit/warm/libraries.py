@@ -1,4 +1,4 @@
-"""Tells which modules belong to libraries, and whether they still match the files on disk."""
+"""Tells which modules can be held, those of libraries and of the test kit, and whether they still match their files."""
 
 import gc
 import importlib
@@ -21,6 +21,7 @@ from _pytest import fixtures
 
 # Read by pytest, or by what installs packages.
 FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
+KIT = str(Path(__file__).parents[1])
 OWN = [str(file) for file in Path(__file__).parent.glob("*.py")]  # the code that talks to the runs
 DIRECTORIES = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 
@@ -33,8 +34,14 @@ VARIABLES: set[str] = set()  # environment variables that libraries read while t
 
 
 def is_library(file: str) -> bool:
-    """Whether this file belongs to an installed module, not to what is being worked on."""
-    return any(file.startswith(f"{directory}/") for directory in DIRECTORIES)
+    """Whether this file belongs to an installed module or to the test kit, not to what is being worked on."""
+    return any(file.startswith(f"{directory}/") for directory in (*DIRECTORIES, KIT))
+
+
+def is_kit_of(directory: str) -> bool:
+    """Whether the test kit in this process is the one that a run in this directory imports."""
+    is_installed = any(KIT.startswith(f"{place}/") for place in DIRECTORIES)
+    return is_installed or os.path.join(directory, "testkit") == KIT
 
 
 def imported(besides: Collection[str] = ()) -> Names:
@@ -60,8 +67,10 @@ def attribute(module: object, name: str) -> str:
 
 def import_all(names: Names) -> str | None:
     """Imports these modules for good. Returns the package that made this process useless, if there is one: it started
-    a thread, so that the process must not fork any more, or imported a library that another module stands in for."""
+    a thread, so that the process must not fork any more, or imported a library that another module stands in for. Or
+    it is a test kit that imports modules of the project, which may change."""
     replaced = [name for name, own in names.items() if own != name]
+    before = set(sys.modules)
     gc.disable()  # as in `testkit.garbage`
     # pytest, too, undoes the warning filters that they set. Some, like Alembic, keep the output stream, so
     # it has no buffer: otherwise what they print would not appear before the end of a test.
@@ -72,10 +81,18 @@ def import_all(names: Names) -> str | None:
                 importlib.import_module(name)
             if threading.active_count() > 1 or any(map(is_itself, replaced)):
                 return name.partition(".")[0]
+    if any(name.startswith("testkit.") for name in names) and not before.issuperset(others()):
+        return "testkit"
     leave_as_they_are()
     gc.freeze()
     gc.enable()
     return None
+
+
+def others() -> list[str]:
+    """Returns the modules that are being worked on."""
+    files = {name: attribute(module, "__file__") for name, module in sys.modules.items()}
+    return [name for name, file in files.items() if file.endswith(".py") and not is_library(file)]
 
 
 def is_itself(name: str) -> bool:

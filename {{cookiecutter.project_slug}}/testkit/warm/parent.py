@@ -1,8 +1,8 @@
-"""`python -m testkit.warm.parent`: holds the libraries, and forks a child for every run.
+"""`python -m testkit.warm.parent`: holds the libraries and the test kit, and forks a child for every run.
 
-It imports none of the project's modules, so nothing that is being worked on can be stale, and it ends when a
-package, the project's settings or Python itself has changed. It also ends, together with its runs, when its
-standard input ends, which `watch` keeps open. It then restores the terminal of `--terminal=FILE`, unless
+It imports no other modules of the project, so nothing that is being worked on can be stale, and it ends when a
+package, the test kit, the project's settings or Python itself has changed. It also ends, together with its runs,
+when its standard input ends, which `watch` keeps open. It then restores the terminal of `--terminal=FILE`, unless
 `watch` has said that it does so itself.
 """
 

@@ -1,6 +1,6 @@
-"""`python -m testkit.warm.zygote FILE LIBRARIES`: forks itself for each of xdist's workers.
+"""`python -m testkit.warm.zygote FILE LIBRARIES [EXCLUDED ...]`: forks itself for each of xdist's workers.
 
-It shares nothing with the process that started it but the environment, and has imported nothing of the project.
+It shares nothing with the process that started it but the environment, and has imported only libraries and the kit.
 It ends when the other side of its socket, FILE, is closed.
 """
 
@@ -22,8 +22,14 @@ def main() -> None:
     hold_interrupts()
     # Whatever waits for a worker must see that it has gone, so no zombie may remain.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    if libraries.import_all(json.loads(Path(sys.argv[2]).read_text())) is not None:
-        return
+    excluded = sys.argv[3:]
+    names: libraries.Names = json.loads(Path(sys.argv[2]).read_text())
+    kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
+    culprit = libraries.import_all(kept)
+    if culprit is not None:
+        os.execv(
+            sys.executable, [sys.executable, "-m", "testkit.warm.zygote", *sys.argv[1:], culprit]
+        )  # noqa: S606
     while True:
         try:
             wanted, streams = receive(connection)
