@@ -64,9 +64,9 @@ def judge(done: Result, begun: float, *, check: bool) -> Result:
 
 
 def outcome(output: str) -> str:
-    """What pytest's last line counts, warnings too: `1 failed, 2 passed`. Empty without such a line."""
-    counts = re.findall(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in \d", output, re.MULTILINE)
-    return counts[-1] if counts else ""
+    """What pytest's last line counts besides warnings: `1 failed, 2 passed`. Empty without such a line."""
+    counts = re.findall(r"^(?:=+ )?(\d+ [a-z ]+?(?:, \d+ [a-z ]+?)*) in ", output, re.MULTILINE)
+    return re.sub(r", \d+ warnings?", "", counts[-1]) if counts else ""
 
 
 def clean_environment() -> dict[str, str]:

@@ -43,7 +43,8 @@ def test_snippets(followed: Project) -> None:
 
     guides = sorted(str(path) for path in followed.path.glob("tests/test_guide_*.py"))
     named = ("tests/users/test_former_users.py", "tests/products/test_price_without_rates.py")
-    assert outcome(followed.pytest(*guides, *named).stdout) == "16 passed"
+    said = followed.pytest(*guides, *named).stdout
+    assert outcome(said) == "16 passed, 2 subtests passed", said
     for tool in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         followed.run(*tool)
 

@@ -27,9 +27,8 @@ def main() -> None:
     kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
     culprit = libraries.import_all(kept)
     if culprit is not None:
-        os.execv(
-            sys.executable, [sys.executable, "-m", "testkit.warm.zygote", *sys.argv[1:], culprit]
-        )  # noqa: S606
+        arguments = ["-m", "testkit.warm.zygote", *sys.argv[1:], culprit]
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
     while True:
         try:
             wanted, streams = receive(connection)
