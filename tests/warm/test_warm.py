@@ -118,11 +118,13 @@ del given
 """
 KIT = """
 import os
+from pathlib import Path
 
 from testkit import markers
 
 
 def test_kit():
+    assert "testkit.warm" in Path("/proc", str(os.getppid()), "cmdline").read_text()
     assert (markers.PROCESS == os.getppid()) is {}
 """
 COLORSYS = Path(colorsys.__file__).read_text()
