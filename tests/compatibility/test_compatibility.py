@@ -148,24 +148,23 @@ class TestOptions:
         output = self.ask(failing, "--pdb", "-k", "one or two", said="p wanted[-4:]\nc\n")
 
         assert "'.COM'" in output
-        assert outcome(output) == "1 failed, 1 passed"
+        assert outcome(output) == "1 failed, 1 passed, 1 deselected"
 
     def test_breakpoint(self, failing: Project) -> None:
         output = self.ask(failing, "-k", "two or three", said="p session.bind is None\nc\n")
 
         assert "False" in output
-        assert outcome(output) == "2 passed"
+        assert outcome(output) == "2 passed, 1 deselected"
 
     def test_only_some(self, failing: Project) -> None:
-        tests = ("tests/test_failing.py", "-k", "one or two")
-        assert outcome(failing.pytest(*tests, check=False).stdout) == "1 failed, 1 passed"
+        def run(*options: str) -> str:
+            tests = ("tests/test_failing.py", "-k", "one or two")
+            return outcome(failing.pytest(*tests, *options, check=False).stdout)
 
-        assert (
-            outcome(failing.pytest(*tests, "--lf", check=False).stdout) == "1 failed, 2 deselected"
-        )
-        assert outcome(failing.pytest(*tests, "--ff", check=False).stdout) == "1 failed, 1 passed"
-        stopped = failing.pytest(*tests, "-x", "--ff", check=False).stdout
-        assert outcome(stopped) == "1 failed, 1 deselected"
+        assert run() == "1 failed, 1 passed, 1 deselected"
+        assert run("--lf") == "1 failed, 2 deselected"
+        assert run("--ff") == "1 failed, 1 passed, 1 deselected"
+        assert run("-x", "--ff") == "1 failed, 1 deselected"
 
     def test_another_working_directory(self, failing: Project) -> None:
         for folder, tests in (("tests", "test_health.py"), ("app", "../tests/test_health.py")):

@@ -184,7 +184,7 @@ def test_a_migration_that_fails_is_run_once(
 def test_smoke_says_nothing_where_no_smoke_test_ran(sqlite_project: Project) -> None:
     output = sqlite_project.pytest("tests/smoke", "tests/test_health.py", "-k", "live").stdout
 
-    assert outcome(output) == "1 passed"
+    assert outcome(output).startswith("1 passed, ")
     assert "the service works" not in output
 
 
