@@ -65,10 +65,20 @@ def attribute(module: object, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def hold(names: Names, module: str, excluded: list[str], environment: Mapping[str, str]) -> None:
+    """Imports these modules for good, without the packages in `excluded`. If one makes this process useless, starts
+    `module`, which this process runs, again, with that package as another argument."""
+    kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
+    culprit = import_all(kept)
+    if culprit is not None:
+        command = [sys.executable, "-m", module, *sys.argv[1:], culprit]
+        os.execve(sys.executable, command, environment)  # noqa: S606
+
+
 def import_all(names: Names) -> str | None:
-    """Imports these modules for good. Returns the package that made this process useless, if there is one: it started
-    a thread, so that the process must not fork any more, or imported a library that another module stands in for. Or
-    it is a test kit that imports modules of the project, which may change."""
+    """Imports these modules. Returns the package that made this process useless, if there is one: it started a
+    thread, so that the process must not fork any more, or imported a library that another module stands in for. Or it
+    is a test kit that imports modules of the project, which may change."""
     replaced = [name for name, own in names.items() if own != name]
     before = set(sys.modules)
     gc.disable()  # as in `testkit.garbage`

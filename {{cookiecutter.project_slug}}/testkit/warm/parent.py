@@ -242,12 +242,7 @@ def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
     """Imports these modules. Returns the files that this process now depends on, including each `conftest.py`, which
     may set something before it imports a library."""
     begun = time.time_ns()
-    excluded = sys.argv[2:]
-    wanted = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
-    culprit = libraries.import_all(wanted)
-    if culprit is not None:
-        arguments = ["-m", "testkit.warm.parent", *sys.argv[1:], culprit]
-        os.execve(sys.executable, [sys.executable, *arguments], ENVIRONMENT)  # noqa: S606
+    libraries.hold(names, "testkit.warm.parent", sys.argv[2:], ENVIRONMENT)
     libraries.remember_packages()
     libraries.remember_fixtures()
     return libraries.state(begun, conftests)

@@ -22,13 +22,8 @@ def main() -> None:
     hold_interrupts()
     # Whatever waits for a worker must see that it has gone, so no zombie may remain.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    excluded = sys.argv[3:]
-    names: libraries.Names = json.loads(Path(sys.argv[2]).read_text())
-    kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
-    culprit = libraries.import_all(kept)
-    if culprit is not None:
-        arguments = ["-m", "testkit.warm.zygote", *sys.argv[1:], culprit]
-        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+    names = json.loads(Path(sys.argv[2]).read_text())
+    libraries.hold(names, "testkit.warm.zygote", sys.argv[3:], os.environ)
     while True:
         try:
             wanted, streams = receive(connection)
