@@ -251,6 +251,25 @@ class TestConflicts:
         assert "removed these files:\n\n  app/products/repository.py\n\n" in result.stdout
 
     @sqlite_first
+    def test_files_that_are_kept_out(self, linked: Project) -> None:
+        """Also where they have moved, or have gone; nothing is said about them."""
+        before = linked.read("testkit/greenlets.py")
+        run("git", "mv", "testkit/greenlets.py", "testkit/leaves.py", cwd=linked.path)
+        run("git", "rm", "--quiet", "app/products/repository.py", cwd=linked.path)
+        skip = 'skip = ["testkit/leaves.py", "app/errors.py", "app/products/"]'
+        settings = linked.path / "pyproject.toml"
+        settings.write_text(f"{settings.read_text()}\n[tool.cruft]\n{skip}\n")
+        commit_all(linked.path)
+        errors = linked.read("app/errors.py")
+
+        result = linked.make("upgrade", check=False)
+
+        assert " is merged" in result.stdout
+        assert linked.read("testkit/leaves.py") == before
+        assert linked.read("app/errors.py") == errors
+        assert "removed these files" not in result.stdout
+
+    @sqlite_first
     def test_ci_refuses_what_is_unfinished(self, linked: Project) -> None:
         linked.edit("app/errors.py", '"""Raise it; the client gets it.', '"""Our own words.')
         commit_all(linked.path)

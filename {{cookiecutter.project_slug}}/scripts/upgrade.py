@@ -17,9 +17,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, NoReturn
 
@@ -225,9 +227,33 @@ def merge(template: Template, version: str) -> tuple[str, str, list[str]]:
 
 
 def files_that_are_elsewhere(paths: list[str], copy: Path, prefix: str) -> dict[str, str | None]:
-    """Returns where those of these files are now that are no longer in their places; `None` for a file that is gone."""
+    """Returns where those of these files are now that are no longer in their places; `None` for a file that is gone.
+    Files that are kept out of upgrades, by their old or their new names, are left out."""
     gone = [f"{prefix}{path}" for path in paths if not (copy / prefix / path).exists()]
-    return {path: moved_to(path, copy, prefix) for path in gone if last_removal(path, copy)}
+    now = {path: moved_to(path, copy, prefix) for path in gone if last_removal(path, copy)}
+    skipped = skipped_patterns(copy / prefix)
+    return {
+        path: place
+        for path, place in now.items()
+        if not any(matches(name.removeprefix(prefix), skipped) for name in (path, place) if name)
+    }
+
+
+def skipped_patterns(project: Path) -> list[str]:
+    """Returns the names, of files and of folders, that cruft leaves alone; `*` stands for anything."""
+    link = json.loads((project / LINK.name).read_text())
+    settings = project / "pyproject.toml"
+    try:
+        tools = tomllib.loads(settings.read_text() if settings.exists() else "").get("tool", {})
+    except ValueError as error:
+        fail(f"Nothing has changed, since pyproject.toml cannot be read: {error}")
+    return [*link.get("skip", ()), *tools.get("cruft", {}).get("skip", ())]
+
+
+def matches(path: str, patterns: list[str]) -> bool:
+    """Whether one of the patterns stands for this path, or for a folder above it."""
+    places = [path, *map(str, PurePosixPath(path).parents)][:-1]
+    return any(fnmatch(place, pattern.rstrip("/")) for place in places for pattern in patterns)
 
 
 def move(copy: Path, before: str, after: str) -> None:
