@@ -324,6 +324,12 @@ def test_fixtures_are_those_of_pytest(warm: Project, tmp_path: Path) -> None:
 
 
 @sqlite_first
+def test_signal_after_the_run(each_project: Project) -> None:
+    """It comes when the parent no longer listens, before it has said how the run has ended."""
+    assert each_project.run("python", "-c", LATE_SIGNAL).stdout == "0 None\n"
+
+
+@sqlite_first
 def test_nobody_else_can_ask(copy_of_each: Project, tmp_path: Path) -> None:
     folder = tmp_path / "s" / f"testkit-{os.getuid()}"
     folder.mkdir(parents=True)
@@ -704,6 +710,29 @@ def test_new():
     signal.signal(signal.SIGTERM, before)
 """
 
+LATE_SIGNAL = """
+import signal, socket, subprocess, threading, time
+from testkit.warm.protocol import receive, request
+
+run = subprocess.Popen(["sleep", "60"])
+here, there = socket.socketpair()
+
+
+def answer():
+    receive(there)
+    there.sendall(b"pid %d\\n" % run.pid)
+    there.shutdown(socket.SHUT_RD)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGWINCH)
+    time.sleep(0.2)
+    there.sendall(b"status 0\\n")
+    there.close()
+
+
+threading.Thread(target=answer).start()
+print(request(here, []), run.poll())
+run.kill()
+"""
+
 
 class Watch:
     """`make watch` in a terminal."""
@@ -790,6 +819,14 @@ def test_says_when_nothing_is_affected(
         module = copy_of_each.path / "app" / "services" / "language.py"
         module.write_text(f"{module.read_text()}\n# A remark.\n")
         assert "Passed" not in watch.expect("saved", "no tests ran", "No test is affected")
+
+
+@sqlite_first
+def test_failure_is_no_interruption(watch: Watch) -> None:
+    """pytest has one exit status for Ctrl-C and for a file that it cannot read."""
+    test = watch.project.path / "tests" / "services" / "test_new.py"
+    test.write_text("def test_new(:\n")
+    assert "Interrupted," not in watch.expect("test_new.py saved", "1 error", "Failed,")
 
 
 def test_what_tools_write_runs_nothing(watch: Watch) -> None:

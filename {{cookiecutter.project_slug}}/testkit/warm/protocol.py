@@ -83,10 +83,11 @@ def request(connection: _socket.socket, arguments: list[str]) -> int | None:
         return None
 
     def pass_on(number: int, _frame: object) -> None:
-        connection.send(bytes([number]))
+        with suppress(OSError):  # the run has just ended
+            connection.send(bytes([number]))
 
-    def pause(_number: int, _frame: object) -> None:
-        connection.send(bytes([signal.SIGSTOP]))
+    def pause(_number: int, frame: object) -> None:
+        pass_on(signal.SIGSTOP, frame)
         os.kill(os.getpid(), signal.SIGSTOP)
 
     passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)

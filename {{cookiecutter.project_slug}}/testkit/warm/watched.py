@@ -38,6 +38,28 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     return (yield)
 
 
+class Stopped:
+    """Tells the end that pytest makes of a run, when a file cannot be collected for example, from Ctrl-C: they have
+    the same exit status."""
+
+    is_failure = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """pytest, and xdist, have exceptions of their own, which are `KeyboardInterrupt`s as well."""
+        kind = excinfo.type
+        self.is_failure = issubclass(kind, KeyboardInterrupt) and kind is not KeyboardInterrupt
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        yield
+        if self.is_failure and session.exitstatus == pytest.ExitCode.INTERRUPTED:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Stopped())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Corrects the exit status if testmon left out every test: it reports success, although no test has passed."""
