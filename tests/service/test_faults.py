@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import resource
@@ -19,7 +20,7 @@ import httpx2
 import pytest
 
 from tests.commands import start
-from tests.projects import Project
+from tests.projects import Project, sqlite_first
 from tests.servers import TCPServer, free_port, new_database, running_server, wait_until
 from tests.service.servers import (
     PASSWORD,
@@ -30,6 +31,27 @@ from tests.service.servers import (
     memory,
     running,
 )
+
+SLOW_ROUTES = """
+import asyncio
+
+from fastapi import APIRouter, WebSocket
+
+slow = APIRouter()
+ROUTERS = (*ROUTERS, slow)
+
+
+@slow.get("/slow")
+async def wait() -> str:
+    await asyncio.sleep(0.5)
+    return "done"
+
+
+@slow.websocket("/socket")
+async def accept(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.receive()
+"""
 
 
 def readiness(service: Service) -> tuple[int, str | None]:
@@ -382,3 +404,50 @@ def test_processes_count_tries_together(
 
     assert [response.status_code for response in tries] == [400, 400, 400, 429]
     assert 0 < int(tries[-1].headers["Retry-After"]) <= 60
+
+
+@sqlite_first
+def test_upgrades(copy_of_each: Project, database_url: str, tmp_path: Path) -> None:
+    """One that is not offered is ignored, and does not make the body the next request. A handshake does not overtake
+    the response to another request."""
+    routers = copy_of_each.path / "app" / "api.py"
+    routers.write_text(routers.read_text() + SLOW_ROUTES)
+    with running(copy_of_each, database_url, tmp_path) as service:
+        account = json.dumps({"email": "ada@example.com", "password": PASSWORD}).encode()
+        upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQ\r\n"
+        register = (
+            b"POST /api/v1/auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        )
+        smuggled = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        for pause in (0, 0.2):
+            for body, status in ((account, 201), (smuggled, 422)):
+                head = b"%b%bContent-Length: %d\r\n\r\n" % (register, upgrade, len(body))
+                assert statuses_of(service, head, body, pause=pause) == [status]
+            account = account.replace(b"ada", b"eve")
+
+        handshake = (
+            b"GET /api/v1/%b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        )
+        handshake += (
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n\r\n"
+        )
+        slow = b"GET /api/v1/slow HTTP/1.1\r\nHost: x\r\n\r\n"
+        for path in (b"socket", b"nowhere"):
+            assert statuses_of(service, slow + handshake % path) == [200]
+        assert statuses_of(service, handshake % b"socket") == [101]
+        assert statuses_of(service, b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n") == [400]
+        assert "Traceback" not in service.log.read_text()
+
+
+def statuses_of(service: Service, *parts: bytes, pause: float = 0) -> list[int]:
+    """Sends these parts. Returns the statuses of all responses until nothing more comes."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        for part in parts:
+            client.sendall(part)
+            time.sleep(pause)
+        client.settimeout(2)
+        with suppress(TimeoutError):
+            while data := client.recv(65536):
+                received += data
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", received)]

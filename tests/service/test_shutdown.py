@@ -51,6 +51,11 @@ async def slow() -> str:
     return "done"
 
 
+@streams.get("/endless")
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
 @streams.websocket("/echo")
 async def echo(socket: WebSocket) -> None:
     await socket.accept()
@@ -201,4 +206,23 @@ def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path:
         service.process.wait(10)
         assert time.monotonic() - begun < 6
         assert service.process.returncode == -signal.SIGTERM
+    assert "Traceback" not in service.log.read_text()
+
+
+@sqlite_first
+def test_request_that_takes_too_long_is_answered(
+    copy_of_each: Project, database_url: str, tmp_path: Path
+) -> None:
+    routers = copy_of_each.path / "app" / "api.py"
+    routers.write_text(routers.read_text() + STREAMS)
+    answers: list[httpx2.Response] = []
+    with running(copy_of_each, database_url, tmp_path) as service:
+        client = service.client
+        endless = threading.Thread(target=lambda: answers.append(client.get("/api/v1/endless")))
+        endless.start()
+        time.sleep(0.5)
+        service.process.terminate()
+        endless.join(15)
+        service.process.wait(15)
+    assert [answer.json()["code"] for answer in answers] == ["SHUTTING_DOWN"]
     assert "Traceback" not in service.log.read_text()

@@ -149,6 +149,12 @@ class Conventions:
             inner = problem(413, "The body of the request is too large.")
         try:
             await inner(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if not app.state.shutdown.is_set():  # else the server waits no longer
+                raise
+            if not has_started:
+                answer = problem(503, "The process was shut down meanwhile.", code="SHUTTING_DOWN")
+                await answer(scope, receive, send_and_note)
         except Exception as error:
             # In the middle of its body. Once the response is complete, reading the body is a mistake.
             has_left = isinstance(error, ClientDisconnect) and not is_complete
@@ -181,7 +187,7 @@ def holds_nul(scope: Scope) -> bool:
 
 def announced_size(scope: Scope) -> int:
     """Of the body, in bytes; 0 where the client does not say it in advance."""
-    size = dict(scope["headers"]).get(b"content-length", b"")
+    size = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")
     return int(size) if size.isdigit() else 0
 
 

@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from threading import Event
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import uvicorn
@@ -331,6 +331,17 @@ class TestDatabase:
 
         assert "has not answered for 0.3 s" in reason(run("migrate", "--wait", "0.3"))
 
+    def test_waits_until_the_database_answers(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = Mock(dispose=AsyncMock())
+        engine.connect.side_effect = [OSError("no server"), AsyncMock()]
+        monkeypatch.setattr(database, "create_engine", lambda _url: engine)
+
+        asyncio.run(database.wait_for_database("", 60))
+
+        assert engine.connect.call_count == 2
+
     def test_seeds(self, run: Run) -> None:
         for _ in range(2):
             output(run("seed"))
@@ -343,6 +354,46 @@ class TestDatabase:
         current.append(settings.model_copy(update={"environment": "production"}))
 
         assert "in production" in reason(run("seed"))
+
+
+async def silent(_scope: object, _receive: object, _send: object) -> None:
+    await asyncio.Event().wait()
+
+
+def http_connection(
+    transport: Mock, application: Callable[..., Any] = silent
+) -> protocol.PatientProtocol:
+    transport.get_extra_info.return_value = None
+    transport.is_closing.side_effect = lambda: transport.close.called
+    config = uvicorn.Config(application, log_config=None)
+    connection = protocol.PatientProtocol(config, ServerState(), {})
+    connection.connection_made(transport)
+    return connection
+
+
+async def read_requests(
+    data: bytes, size: int | None = None, *, transport: Mock | None = None
+) -> list[tuple[str, bytes]]:
+    """Sends this in parts of that size. Returns the path and the body of each request that is answered."""
+    read: list[tuple[str, bytes]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        body, is_more = b"", True
+        while is_more:
+            message = await receive()
+            body += message["body"]
+            is_more = message["more_body"]
+        read.append((scope["path"], body))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    connection = http_connection(transport or Mock(), application)
+    for start in range(0, len(data), size or len(data)):
+        connection.data_received(data[start : start + (size or len(data))])
+    for _ in range(2 * len(data)):
+        await asyncio.sleep(0)
+    connection.connection_lost(None)
+    return read
 
 
 def websocket_connection(transport: Mock) -> protocol.DecisiveProtocol:
@@ -421,17 +472,12 @@ class TestProcesses:
     def test_heads_have_an_end(self) -> None:
         """A client cannot send headers without end. `MAX_BODY_SIZE` limits bodies."""
 
-        async def application(_scope: object, _receive: object, _send: object) -> None:
-            await asyncio.Event().wait()
-
-        config = uvicorn.Config(application, log_config=None)
-        transport = Mock(**{"get_extra_info.return_value": None, "is_closing.return_value": False})
+        transport = Mock()
         part = b"x" * (protocol.MAX_HEAD_SIZE // 2)
 
         async def answers(*parts: bytes) -> list[bytes]:
             transport.reset_mock()
-            connection = protocol.PatientProtocol(config, ServerState(), {})
-            connection.connection_made(transport)
+            connection = http_connection(transport)
             for sent in parts:
                 connection.data_received(sent)
             return [call.args[0] for call in transport.write.call_args_list]
@@ -442,6 +488,57 @@ class TestProcesses:
 
         (answer,) = asyncio.run(answers(begin, part, part, part))
         assert answer.startswith(b"HTTP/1.1 431 ")
+        assert transport.close.called
+
+    @pytest.mark.parametrize("size", [1, 40, 5000])  # of the parts that arrive
+    @pytest.mark.parametrize("framing", ["Content-Length: 26", "Transfer-Encoding: chunked"])
+    @pytest.mark.parametrize(
+        ("version", "connection", "answered"),
+        [
+            ("1.1", "Upgrade, HTTP2-Settings", 3),
+            ("1.1", "Upgrade, close", 1),
+            ("1.0", "Upgrade", 1),
+        ],
+    )
+    def test_upgrade_that_is_not_offered_is_ignored(
+        self, size: int, framing: str, version: str, connection: str, answered: int
+    ) -> None:
+        """Otherwise the body of the request would be executed as the next one."""
+        body = b"GET /smuggled HTTP/1.1\r\n\r\n"
+        head = f"POST /one HTTP/{version}\r\nConnection: {connection}\r\nUpgrade: h2c\r\n{framing}"
+        sent = b"1a\r\n%b\r\n0\r\n\r\n" % body if "chunked" in framing else body
+
+        read = asyncio.run(read_requests(b"%b\r\n\r\n%b" % (head.encode(), sent) * 3, size))
+
+        assert read == [("/one", body)] * answered
+
+    def test_many_upgrades_at_once(self) -> None:
+        request = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+        assert len(asyncio.run(read_requests(request * 2000))) == 2000
+
+    def test_websocket_overtakes_no_response(self) -> None:
+        """The connection ends after the response, without having become a WebSocket."""
+        handshake = b"GET /socket HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+        waiting, alone = Mock(), Mock()
+
+        data = b"GET / HTTP/1.1\r\n\r\n" + handshake
+        assert asyncio.run(read_requests(data, transport=waiting)) == [("/", b"")]
+        asyncio.run(read_requests(handshake, transport=alone))
+
+        assert (waiting.set_protocol.called, waiting.close.called) == (False, True)
+        assert alone.set_protocol.called
+
+    def test_is_no_proxy(self) -> None:
+        connection = http_connection(transport := Mock())
+
+        connection.data_received(
+            b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+        )
+
+        (answer,) = [call.args[0] for call in transport.write.call_args_list]
+        assert answer.startswith(b"HTTP/1.1 400 ")
         assert transport.close.called
 
     @pytest.mark.parametrize(
@@ -457,13 +554,10 @@ class TestProcesses:
         self, monkeypatch: pytest.MonkeyPatch, unsent: list[int], is_left: bool
     ) -> None:
         monkeypatch.setattr(protocol, "WRITE_TIMEOUT", 0)
-        config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
-        transport = Mock(**{"get_extra_info.return_value": None})
-        transport.get_write_buffer_size.side_effect = [*unsent, AssertionError]
+        transport = Mock(**{"get_write_buffer_size.side_effect": [*unsent, AssertionError]})
 
         async def wait() -> None:
-            connection = protocol.PatientProtocol(config, ServerState(), {})
-            connection.connection_made(transport)
+            connection = http_connection(transport)
             connection.pause_writing()
             for _ in range(len(unsent) - 1):
                 await asyncio.sleep(0.001)
@@ -483,11 +577,8 @@ class TestProcesses:
             begun.append(scope["path"])
 
         async def ask() -> None:
-            config = uvicorn.Config(application, log_config=None)
-            connection = protocol.PatientProtocol(config, ServerState(), {})
-            transport = Mock(**{"get_extra_info.return_value": None})
-            transport.get_write_buffer_size.return_value = 9
-            connection.connection_made(transport)
+            transport = Mock(**{"get_write_buffer_size.return_value": 9})
+            connection = http_connection(transport, application)
             connection.pause_writing()
             connection.data_received(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
             await asyncio.sleep(0)
@@ -511,9 +602,7 @@ class TestProcesses:
             said.append(await receive())
 
         async def disconnect() -> None:
-            config = uvicorn.Config(application, log_config=None)
-            connection = protocol.PatientProtocol(config, ServerState(), {})
-            connection.connection_made(Mock(**{"get_extra_info.return_value": None}))
+            connection = http_connection(Mock(), application)
             connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
             await asyncio.sleep(0)
             connection.connection_lost(None)

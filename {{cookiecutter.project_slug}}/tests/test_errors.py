@@ -227,3 +227,4 @@ async def test_documentation(failing_client: httpx2.AsyncClient) -> None:
     responses = paths["/api/v1/users/me"]["patch"]["responses"]
     named = {status: responses[status]["description"] for status in ("413", "422")}
     assert named == {"413": "Content Too Large", "422": "Unprocessable Content"}
+    assert (await failing_client.get("/openapi.json")).json()["paths"] == paths

@@ -161,6 +161,17 @@ async def test_body_that_is_too_large_is_refused(
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(("size", "status"), [("1", 422), ("1001", 413)])
+async def test_announced_size_may_have_zeros_in_front(
+    configured: Callable[..., httpx2.AsyncClient], size: str, status: int
+) -> None:
+    """So many that Python refuses to read the number."""
+    headers = {"Content-Length": "0" * 5000 + size}
+    client = configured(max_body_size=1000)
+
+    assert (await client.post(REGISTER, content=b" ", headers=headers)).status_code == status
+
+
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 async def test_body_that_is_too_deep_is_refused(client: httpx2.AsyncClient, opening: str) -> None:
     response = await client.post(REGISTER, content=opening * 100_000)

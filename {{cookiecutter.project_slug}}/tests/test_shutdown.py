@@ -1,16 +1,21 @@
 """What a process says before it ends; the whole of it needs processes, see docs/operating.md."""
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from types import FrameType
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
+from app.http import Conventions
 from app.shutdown import announcing_shutdown, until_shutdown
 
 
@@ -32,6 +37,38 @@ async def test_readiness_says_so_and_others_are_answered(
     assert (ready.status_code, ready.json()["code"]) == (503, "SHUTTING_DOWN")
     assert products.status_code == 200
     assert products.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_request_that_takes_too_long_is_answered(
+    app: FastAPI, ending: asyncio.Event, has_begun: bool
+) -> None:
+    """The server cancels it when it waits no longer."""
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def route(_scope: Scope, _receive: Receive, send: Send) -> None:
+        if has_begun:
+            await send(start)
+        raise asyncio.CancelledError
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "app": app}
+    answer = partial(Conventions(route, max_body_size=0), scope, AsyncMock(), send)
+    with pytest.raises(asyncio.CancelledError):
+        await answer()
+    sent.clear()
+    ending.set()
+
+    await answer()
+
+    if has_begun:
+        assert sent == [start]  # what has begun is broken off
+    else:
+        assert sent[0]["status"] == 503
+        assert json.loads(sent[1]["body"])["code"] == "SHUTTING_DOWN"
 
 
 class TestSignal:

@@ -1,9 +1,11 @@
-"""What uvicorn does not look after: how connections end, and how long a head may be."""
+"""What uvicorn does not look after: how connections end, how long a head may be, and which upgrades it ignores."""
 
+import sys
 from asyncio import TimerHandle
 from math import inf
 from typing import Any
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -15,16 +17,21 @@ TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields 
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Waits for requests that are about to arrive, refuses those whose headers do not end, and leaves clients that
-    do not read.
+    """Waits for requests that are about to arrive, refuses those whose headers do not end, leaves clients that do not
+    read, and ignores upgrades to protocols other than WebSocket.
 
     uvicorn would close idle connections at once, and lose what a client has just sent, or is about to send on a
     connection that it has just opened. It would keep whatever is sent as headers. And it would begin to answer a client
     that does not read, and wait forever to send the response, with the transaction of the request still open.
+
+    Some clients ask for HTTP/2 with every request. httptools then takes the body for a part of the other protocol, and
+    uvicorn would execute it as the next request, whoever has written it.
     """
 
     is_in_head = False
     head_size = 0
+    ignores_upgrade = False
+    unread = b""
     answered: RequestResponseCycle | None = None
     postponed: tuple[RequestResponseCycle, Any] | None = None
     giving_up: TimerHandle | None = None
@@ -34,15 +41,45 @@ class PatientProtocol(HttpToolsProtocol):
         self.is_in_head, self.head_size = True, 0
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
         self.is_in_head = False
+        self.ignores_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
+        if not self.ignores_upgrade:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.ignores_upgrade:
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         self.head_size += len(data)
-        super().data_received(data)
+        self.unread = data
+        while self.unread:
+            self.read, self.unread = self.unread, b""
+            super().data_received(self.read)
         if self.is_in_head and self.head_size > MAX_HEAD_SIZE and not self.transport.is_closing():
             self.transport.write(TOO_LARGE)
             self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called where the parser has stopped, at the end of the head. Lets another one read the request again, without
+        the header that it has stopped for: whoever does not offer an upgrade ignores it (RFC 9110, 7.8)."""
+        if self.parser.get_method() == b"CONNECT":  # which is an upgrade without a header
+            self.send_400_response("This is not a proxy.")
+            return
+        (stop,) = sys.exception().args  # type: ignore[union-attr]  # raised by the parser
+        version = self.parser.get_http_version().encode()
+        head = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        head += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
+        self.unread = b"\r\n".join([*head, b"", self.read[stop:]])
+
+    def handle_websocket_upgrade(self) -> None:
+        if not getattr(self.cycle, "response_complete", True):  # there may have been no request
+            # The handshake would overtake the response. The connection ends after that.
+            self.cycle.keep_alive = False
+        else:
+            super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.flow.write_paused:  # the client has not read the responses before
