@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from httpx2.websockets import WebSocketDisconnect
+from httpx2.websockets import WebSocketDisconnect, WebSocketUpgradeError
 
 from tests.projects import Project, sqlite_first
 from tests.servers import wait_until
@@ -35,8 +35,11 @@ ROUTERS = (*ROUTERS, streams)
 
 
 async def ticks() -> AsyncIterator[int]:
-    yield 0
-    await asyncio.Event().wait()
+    try:
+        yield 0
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.02)
 
 
 @streams.get("/ticks", response_class=EventSourceResponse)
@@ -54,6 +57,13 @@ async def slow() -> str:
 @streams.get("/endless")
 async def endless() -> None:
     await asyncio.Event().wait()
+
+
+@streams.websocket("/slow/{seconds}")
+async def slow_socket(socket: WebSocket, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await socket.accept()
+    await socket.receive_text()
 
 
 @streams.websocket("/echo")
@@ -189,6 +199,8 @@ def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path:
         client = service.client
         slow = threading.Thread(target=lambda: answers.append(client.get("/api/v1/slow")))
         slow.start()
+        with client.sse("/api/v1/ticks") as response:  # who leaves is no error
+            assert next(iter(response)).data == "0"
         with client.websocket("/api/v1/echo") as socket, client.sse("/api/v1/ticks") as response:
             socket.send_text("hello")
             assert socket.receive_text() == "hello"
@@ -210,19 +222,36 @@ def test_who_listens_is_told(copy_of_each: Project, database_url: str, tmp_path:
 
 
 @sqlite_first
-def test_request_that_takes_too_long_is_answered(
+def test_what_takes_too_long_is_answered(
     copy_of_each: Project, database_url: str, tmp_path: Path
 ) -> None:
     routers = copy_of_each.path / "app" / "api.py"
     routers.write_text(routers.read_text() + STREAMS)
     answers: list[httpx2.Response] = []
+    codes: list[int] = []
     with running(copy_of_each, database_url, tmp_path) as service:
         client = service.client
-        endless = threading.Thread(target=lambda: answers.append(client.get("/api/v1/endless")))
-        endless.start()
+
+        def open_socket(seconds: int) -> None:
+            try:
+                with client.websocket(f"/api/v1/slow/{seconds}") as socket:
+                    socket.receive_text()
+            except WebSocketDisconnect as error:
+                codes.append(error.code)
+            except WebSocketUpgradeError as error:
+                answers.append(error.response)
+
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.get("/api/v1/endless"))),
+            *(threading.Thread(target=open_socket, args=[seconds]) for seconds in (2, 60)),
+        ]
+        for thread in threads:
+            thread.start()
         time.sleep(0.5)
         service.process.terminate()
-        endless.join(15)
+        for thread in threads:
+            thread.join(15)
         service.process.wait(15)
-    assert [answer.json()["code"] for answer in answers] == ["SHUTTING_DOWN"]
+    assert codes == [1012]
+    assert [answer.status_code for answer in answers] == [503, 503]
     assert "Traceback" not in service.log.read_text()

@@ -89,6 +89,16 @@ BROKEN = """
             await one.rollback()
             await other.execute(text("SELECT 1"))
             await other.commit()
+
+
+    @pytest.fixture(scope="module")
+    def broken():
+        raise RuntimeError("Event loop is closed")
+
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_broken_fixture(broken, number):
+        pass
 """
 
 
@@ -116,6 +126,9 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         "test_interleaved": "overlapped on the one connection.*`@pytest.mark.committed`",
     }.items():
         inner.assert_says(name, f"Hint: .*{hint}")
+    # pytest keeps the error of a fixture for all tests that use it.
+    said = [inner[f"test_broken_fixture[{number}]"].text for number in range(3)]
+    assert len({text.count("Hint: ") for text in said}) == 1
 
 
 FAR_BELOW = """

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from anyio import CancelScope
 from fastapi import FastAPI
 
 from app.settings import Settings
@@ -49,7 +50,9 @@ def announcing_shutdown(app: FastAPI) -> Iterator[None]:
 
 
 async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncGenerator[Item]:
-    """For an endless response: it ends when the process does, in order, instead of with a broken connection."""
+    """For an endless response: it ends when the process does, in order, instead of with a broken connection. And when
+    the client leaves: Starlette then cancels at every `await`, also where `items` still clean up, which are shielded.
+    """
     stopped = asyncio.ensure_future(app.state.shutdown.wait())
     try:
         while True:
@@ -60,7 +63,8 @@ async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncGener
                     return
             finally:
                 following.cancel()
-                await asyncio.wait({following})
+                with CancelScope(shield=True):
+                    await asyncio.wait({following})
             try:
                 item = following.result()
             except StopAsyncIteration:
@@ -69,4 +73,5 @@ async def until_shutdown(app: FastAPI, items: AsyncIterator[Item]) -> AsyncGener
     finally:
         stopped.cancel()
         if isinstance(items, AsyncGenerator):
-            await items.aclose()
+            with CancelScope(shield=True):
+                await items.aclose()

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import math
 import time
-from collections import deque
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,18 +34,20 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._ends: dict[str, deque[float]] = {}
+        self._ends: dict[str, list[float]] = {}
         """When the attempts of a key no longer count, the first one first."""
         self._most = KEPT_UNCHECKED
 
     def hit(self, item: "RateLimitItem", *identifiers: str) -> float | None:
         """Counts an attempt. Returns `None` if it is allowed, else the seconds until the next one is."""
+        if not item.amount:
+            return item.get_expiry()
         now = time.monotonic()
-        ends = self._ends.setdefault(item.key_for(*identifiers), deque())
+        ends = self._ends.setdefault(item.key_for(*identifiers), [])
         while ends and ends[0] <= now:
-            ends.popleft()
+            del ends[0]
         if len(ends) >= item.amount:
-            return ends[0] - now if ends else item.get_expiry()
+            return ends[0] - now
         ends.append(now + item.get_expiry())
         if len(self._ends) > self._most:
             self._ends = {key: ends for key, ends in self._ends.items() if ends and ends[-1] > now}
@@ -130,8 +131,10 @@ def client_network(host: str) -> str:
         address = ip_address(host)
     except ValueError:  # of a Unix socket, there is none
         return host
-    if address.version == 4 or address.ipv4_mapped is not None:
+    if address.version == 4:
         return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
     return str(ip_network((address, 64), strict=False))
 
 

@@ -75,6 +75,10 @@ class WebSocketConventions:
         except asyncio.CancelledError:
             if not app.state.shutdown.is_set():  # else the server waits no longer
                 raise
+            if socket.application_state is WebSocketState.CONNECTING:
+                answer = problem(503, "The process was shut down meanwhile.", code="SHUTTING_DOWN")
+                with suppress(WebSocketDisconnect):
+                    await answer(scope, receive, send_and_note)
         except Exception as error:
             errors = list(leaf_errors(error))
             if has_left and all(isinstance(error, WebSocketDisconnect) for error in errors):

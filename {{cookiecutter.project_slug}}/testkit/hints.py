@@ -26,6 +26,9 @@ HINTS = {
         "Two transactions have overlapped on the one connection of a test with `rollback`: mark it "
         "with `@pytest.mark.committed`."
     ),
+    r"provisioning a new connection|can't be called here; method": (
+        "Two tasks use one session at the same time, as in `asyncio.gather`: give each its own."
+    ),
     r"isolation_level may not be altered": (
         "With `rollback`, all sessions share one connection, whose transaction has begun: mark the test with "
         "`@pytest.mark.committed`."
@@ -111,7 +114,9 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
         error = call.excinfo.value
         for hint in _hints(item, f"{type(error).__name__}: {error}"):
-            error.add_note(f"Hint: {hint}")
+            note = f"Hint: {hint}"
+            if note not in getattr(error, "__notes__", ()):  # of a fixture that several tests use
+                error.add_note(note)
     return (yield)
 
 

@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from uvicorn.supervisors import multiprocess
@@ -390,8 +389,8 @@ async def read_requests(
     connection = http_connection(transport or Mock(), application)
     for start in range(0, len(data), size or len(data)):
         connection.data_received(data[start : start + (size or len(data))])
-    for _ in range(2 * len(data)):
-        await asyncio.sleep(0)
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(tasks)
     connection.connection_lost(None)
     return read
 
@@ -454,20 +453,41 @@ class TestProcesses:
         assert os.environ["SHUTDOWN_DELAY"] == "0"
 
     def test_connections_are_given_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        config = uvicorn.Config("app.main:create_app", factory=True, log_config=None)
-        ended: list[None] = []
         monkeypatch.setattr(protocol, "PATIENCE", 0.01)
-        monkeypatch.setattr(HttpToolsProtocol, "shutdown", lambda _self: ended.append(None))
+        transport = Mock()
 
         async def shut_down() -> None:
-            connection = protocol.PatientProtocol(config, ServerState(), {})
-            connection.shutdown()
-            assert not ended
+            http_connection(transport).shutdown()
+            assert not transport.close.called
             await asyncio.sleep(0.05)
 
         asyncio.run(shut_down())
 
-        assert len(ended) == 1
+        assert transport.close.called
+
+    def test_websocket_ends_as_one_even_if_it_has_just_become_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "PATIENCE", 0)
+        monkeypatch.setattr(protocol, "LOOK_INTERVAL", 0)
+        ended = Mock()
+        monkeypatch.setattr(WebSocketsSansIOProtocol, "shutdown", ended)
+        transport = Mock()
+
+        async def shut_down() -> None:
+            http = http_connection(transport)
+            transport.get_protocol.return_value = websocket = websocket_connection(transport)
+            websocket.handshake_initiated = True
+            http.shutdown()
+            await asyncio.sleep(0.01)
+            assert not ended.called
+            websocket.handshake_complete = True
+            await asyncio.sleep(0.01)
+
+        asyncio.run(shut_down())
+
+        assert ended.call_count == 1
+        assert not transport.close.called
 
     def test_heads_have_an_end(self) -> None:
         """A client cannot send headers without end. `MAX_BODY_SIZE` limits bodies."""
@@ -515,7 +535,7 @@ class TestProcesses:
     def test_many_upgrades_at_once(self) -> None:
         request = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
-        assert len(asyncio.run(read_requests(request * 2000))) == 2000
+        assert len(asyncio.run(read_requests(request * 400))) == 400
 
     def test_websocket_overtakes_no_response(self) -> None:
         """The connection ends after the response, without having become a WebSocket."""
@@ -529,6 +549,19 @@ class TestProcesses:
 
         assert (waiting.set_protocol.called, waiting.close.called) == (False, True)
         assert alone.set_protocol.called
+
+    def test_refusal_overtakes_no_response(self) -> None:
+        """It would be taken for that."""
+        for wrong in (b"\0", b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n"):
+            data = b"GET / HTTP/1.1\r\n\r\n" + wrong
+
+            read = asyncio.run(read_requests(data, transport=(transport := Mock())))
+
+            assert read == [("/", b"")]
+            answer = b"".join(call.args[0] for call in transport.write.call_args_list)
+            assert answer.startswith(b"HTTP/1.1 204 ")
+            assert b" 400 " not in answer
+            assert transport.close.called
 
     def test_is_no_proxy(self) -> None:
         connection = http_connection(transport := Mock())

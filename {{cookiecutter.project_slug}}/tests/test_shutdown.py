@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
+from anyio import create_task_group
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
@@ -166,6 +167,30 @@ class TestStream:
 
         async with aclosing(until_shutdown(app, ticks())) as stream:
             assert await anext(stream) == 1
+
+        assert has_ended
+
+    async def test_ends_with_its_client(self, app: FastAPI) -> None:
+        """Starlette cancels the whole scope, at every `await`, while the items clean up."""
+        has_ended = False
+
+        async def ticks() -> AsyncIterator[int]:
+            nonlocal has_ended
+            try:
+                yield 1
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                has_ended = True
+
+        async def send_all() -> None:
+            async for _ in until_shutdown(app, ticks()):
+                pass
+
+        async with create_task_group() as group:
+            group.start_soon(send_all)
+            await asyncio.sleep(0.01)
+            group.cancel_scope.cancel()
 
         assert has_ended
 

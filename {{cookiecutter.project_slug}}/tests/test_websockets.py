@@ -297,10 +297,12 @@ async def test_message_that_the_route_cannot_read(
 
 
 class Gone:
-    """Stands for a server whose client left before it was answered."""
+    """Stands for a server whose client leaves at the first message that it does not expect."""
 
-    def __init__(self, app: FastAPI, path: str) -> None:
+    def __init__(self, app: FastAPI, path: str, expected: str = "") -> None:
         self.app = app
+        self.expected = expected
+        self.sent: list[str] = []
         self.scope = {
             "type": "websocket",
             "path": path,
@@ -315,7 +317,9 @@ class Gone:
         return {"type": "websocket.connect"}
 
     async def send(self, message: Any) -> None:
-        raise OSError("the client has gone")
+        self.sent.append(message["type"])
+        if message["type"] != self.expected:
+            raise OSError("the client has gone")
 
     async def open(self) -> None:
         await self.app(self.scope, self.receive, self.send)
@@ -340,16 +344,24 @@ async def test_route_that_goes_on_when_the_server_ends(settings: Settings, is_en
     if is_ending:
         app.state.shutdown.set()
 
-    @app.websocket("/endless")
-    async def endless(socket: WebSocket) -> None:
+    @app.websocket("/{when}")
+    async def endless(socket: WebSocket, when: str) -> None:
+        if when == "after":
+            await socket.accept()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(Gone(app, "/endless").open())
-    await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.wait({task})
+    for when, answer in (
+        ("before", "websocket.http.response.start"),
+        ("after", "websocket.accept"),
+    ):
+        connection = Gone(app, f"/{when}", "websocket.accept")
+        task = asyncio.create_task(connection.open())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
 
-    assert task.cancelled() is not is_ending
+        assert task.cancelled() is not is_ending
+        assert connection.sent == ([answer] if is_ending or when == "after" else [])
 
 
 @pytest.mark.parametrize("path", ["/echo/2", "/group"])

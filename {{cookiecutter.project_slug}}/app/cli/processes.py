@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Serve requests, and run jobs unless JOBS_IN_PROCESS=false.
 
-    Behind a proxy, FORWARDED_ALLOW_IPS names the proxies to trust (127.0.0.1 by default).
+    Behind a proxy, FORWARDED_ALLOW_IPS names the proxies to trust (127.0.0.1 and ::1 by default).
     """
     import uvicorn
 

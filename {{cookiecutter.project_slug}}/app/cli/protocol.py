@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 PATIENCE = 0.5  # seconds
+LOOK_INTERVAL = 0.1  # seconds, while a handshake is answered
 WRITE_TIMEOUT = 300.0  # seconds; the system's buffers hide for a while that a slow client reads
 MAX_HEAD_SIZE = 65_536  # bytes; reads are not cut, so somewhat more may be kept
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -31,7 +32,7 @@ class PatientProtocol(HttpToolsProtocol):
     is_in_head = False
     head_size = 0
     ignores_upgrade = False
-    unread = b""
+    read = unread = b""
     answered: RequestResponseCycle | None = None
     postponed: tuple[RequestResponseCycle, Any] | None = None
     giving_up: TimerHandle | None = None
@@ -56,6 +57,7 @@ class PatientProtocol(HttpToolsProtocol):
         while self.unread:
             self.read, self.unread = self.unread, b""
             super().data_received(self.read)
+        self.read = b""
         if self.is_in_head and self.head_size > MAX_HEAD_SIZE and not self.transport.is_closing():
             self.transport.write(TOO_LARGE)
             self.transport.close()
@@ -75,11 +77,20 @@ class PatientProtocol(HttpToolsProtocol):
         self.unread = b"\r\n".join([*head, b"", self.read[stop:]])
 
     def handle_websocket_upgrade(self) -> None:
-        if not getattr(self.cycle, "response_complete", True):  # there may have been no request
+        if self._is_answering():
             # The handshake would overtake the response. The connection ends after that.
             self.cycle.keep_alive = False
         else:
             super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answering() and not self.cycle.more_body:  # else it is about this request
+            self.cycle.keep_alive = False
+        else:
+            super().send_400_response(msg)
+
+    def _is_answering(self) -> bool:
+        return not getattr(self.cycle, "response_complete", True)  # there may have been no request
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.flow.write_paused:  # the client has not read the responses before
@@ -119,12 +130,20 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        self.loop.call_later(PATIENCE, super().shutdown)
+        self.loop.call_later(PATIENCE, self._shut_down)
+
+    def _shut_down(self) -> None:
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, DecisiveProtocol):  # it has become a WebSocket meanwhile
+            protocol.shutdown()
+        else:
+            super().shutdown()
 
 
 class DecisiveProtocol(WebSocketsSansIOProtocol):
     """Ends WebSockets that uvicorn would keep: those whose handshake cannot be read, which would also keep the
-    server from ending as it should, and those whose client takes nothing of what is sent.
+    server from ending as it should, and those whose client takes nothing of what is sent. Handshakes that are being
+    answered are given time when the process ends, as requests are.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +153,9 @@ class DecisiveProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def shutdown(self) -> None:
-        if self.conn.handshake_exc is None:  # else it is being closed
+        if self.handshake_initiated and not self.handshake_complete:
+            self.loop.call_later(LOOK_INTERVAL, self.shutdown)
+        elif self.conn.handshake_exc is None and not self.disconnected:  # else it is being closed
             super().shutdown()
 
     def keepalive_timeout(self) -> None:
