@@ -93,6 +93,24 @@ def downgrade() -> None:
     op.drop_column("products", "mood")
     op.execute("DROP TYPE mood")
 """
+EXTENSION = """
+def upgrade() -> None:
+    op.execute("CREATE EXTENSION hstore")
+    op.execute("ALTER TABLE products ADD COLUMN labels hstore")
+
+
+def downgrade() -> None:
+    op.drop_column("products", "labels")
+    op.execute("DROP EXTENSION hstore")
+"""
+VIEW = """
+def upgrade() -> None:
+    op.execute("CREATE VIEW names AS SELECT name FROM products")
+
+
+def downgrade() -> None:
+    op.execute("DROP VIEW names")
+"""
 EXTEND_TYPE = """
 def upgrade() -> None:
     op.execute("ALTER TYPE mood ADD VALUE 'glad'")
@@ -245,6 +263,30 @@ def test_rules_that_no_migration_makes(copy_of_each: Project) -> None:
     assert "CHECK ck_products_name_long of products: " in said
     assert "products.created_at has the server default '2000-01-01" in said
     assert outcome(said).startswith("1 failed, ")
+
+
+@postgresql
+def test_rules_of_tables_that_need_an_extension(copy_of_each: Project) -> None:
+    """Which only a migration makes."""
+    add_migration(copy_of_each, EXTENSION)
+    imports = "from sqlalchemy.dialects.postgresql import HSTORE\n"
+    add_column(copy_of_each, "labels: Mapped[str | None] = mapped_column(HSTORE)", imports)
+    said = copy_of_each.pytest("tests/test_migrations.py").stdout
+    assert outcome(said) == "5 passed"
+
+    copy_of_each.edit("app/products/models.py", "func.now()", '"2000-01-01"')
+    said = copy_of_each.pytest("tests/test_migrations.py", check=False).stdout
+    assert "products.created_at has the server default '2000-01-01" in said
+
+
+def test_rules_of_tables_that_a_view_needs(copy_of_each: Project) -> None:
+    add_migration(copy_of_each, VIEW)
+    said = copy_of_each.pytest("tests/test_migrations.py").stdout
+    assert outcome(said) == "5 passed"
+
+    copy_of_each.edit("app/products/models.py", "func.now()", '"2000-01-01"')
+    said = copy_of_each.pytest("tests/test_migrations.py", check=False).stdout
+    assert "products.created_at has the server default '2000-01-01" in said
 
 
 @postgresql
