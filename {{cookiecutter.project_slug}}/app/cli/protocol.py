@@ -155,8 +155,8 @@ class DecisiveProtocol(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         if self.handshake_initiated and not self.handshake_complete:
             self.loop.call_later(LOOK_INTERVAL, self.shutdown)
-        elif self.conn.handshake_exc is None and not self.disconnected:  # else it is being closed
-            super().shutdown()
+        elif self.conn.handshake_exc is None and not self.transport.is_closing():
+            super().shutdown()  # else it is being closed
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
