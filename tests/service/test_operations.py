@@ -39,7 +39,7 @@ def test_first_deployment(
     assert me.headers["X-Request-ID"] == "first"
     service.forgot_password(ROOT)
     wait_until(lambda: mails.recipients == [ROOT], 20)
-    assert service.stop() < 10  # when process managers kill
+    assert service.stop() < 5
 
     (line,) = [entry for entry in service.entries() if entry.get("request_id") == "first"]
     assert line["message"] == "GET /api/v1/users/me 200"

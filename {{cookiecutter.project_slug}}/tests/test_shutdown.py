@@ -134,57 +134,45 @@ class TestSignal:
         assert found == [before]
 
 
+class Ticks:
+    """One tick, and then nothing; it takes a moment to clean up."""
+
+    has_ended = False
+
+    async def all(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            self.has_ended = True
+
+
 class TestStream:
     async def test_ends_with_the_process(self, app: FastAPI, ending: asyncio.Event) -> None:
-        has_ended = False
+        ticks, seen = Ticks(), []
 
-        async def ticks() -> AsyncIterator[int]:
-            nonlocal has_ended
-            try:
-                yield 1
-                await asyncio.Event().wait()
-            finally:
-                has_ended = True
-
-        seen = []
-        async for tick in until_shutdown(app, ticks()):
+        async for tick in until_shutdown(app, ticks.all()):
             seen.append(tick)
             asyncio.get_running_loop().call_soon(ending.set)
 
         assert seen == [1]
-        assert has_ended
+        assert ticks.has_ended
 
     async def test_ends_with_its_reader(self, app: FastAPI) -> None:
-        has_ended = False
+        ticks = Ticks()
 
-        async def ticks() -> AsyncIterator[int]:
-            nonlocal has_ended
-            try:
-                yield 1
-                yield 2
-            finally:
-                has_ended = True
-
-        async with aclosing(until_shutdown(app, ticks())) as stream:
+        async with aclosing(until_shutdown(app, ticks.all())) as stream:
             assert await anext(stream) == 1
 
-        assert has_ended
+        assert ticks.has_ended
 
     async def test_ends_with_its_client(self, app: FastAPI) -> None:
         """Starlette cancels the whole scope, at every `await`, while the items clean up."""
-        has_ended = False
-
-        async def ticks() -> AsyncIterator[int]:
-            nonlocal has_ended
-            try:
-                yield 1
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0.01)
-                has_ended = True
+        ticks = Ticks()
 
         async def send_all() -> None:
-            async for _ in until_shutdown(app, ticks()):
+            async for _ in until_shutdown(app, ticks.all()):
                 pass
 
         async with create_task_group() as group:
@@ -192,7 +180,7 @@ class TestStream:
             await asyncio.sleep(0.01)
             group.cancel_scope.cancel()
 
-        assert has_ended
+        assert ticks.has_ended
 
     async def test_ends_by_itself(self, app: FastAPI) -> None:
         async def ticks() -> AsyncIterator[int]:
