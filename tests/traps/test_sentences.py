@@ -91,6 +91,10 @@ BROKEN = """
             await other.commit()
 
 
+    async def test_gathered(session):
+        await asyncio.gather(*(session.execute(text("SELECT 1")) for _ in range(2)))
+
+
     @pytest.fixture(scope="module")
     def broken():
         raise RuntimeError("Event loop is closed")
@@ -126,6 +130,8 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         "test_interleaved": "overlapped on the one connection.*`@pytest.mark.committed`",
     }.items():
         inner.assert_says(name, f"Hint: .*{hint}")
+    if copy_of_each.database == "postgresql":  # SQLite's driver does not wait, so nothing overlaps
+        inner.assert_says("test_gathered", "Hint: Two tasks use one session at the same time")
     # pytest keeps the error of a fixture for all tests that use it.
     said = [inner[f"test_broken_fixture[{number}]"].text for number in range(3)]
     assert len({text.count("Hint: ") for text in said}) == 1
