@@ -96,6 +96,18 @@ BROKEN = """
 
 
     @pytest.fixture(scope="module")
+    async def rows():
+        from app.database import sessionmaker
+
+        async with sessionmaker() as session:
+            await session.execute(text("SELECT 1"))
+
+
+    def test_of_rows(rows):
+        pass
+
+
+    @pytest.fixture(scope="module")
     def broken():
         raise RuntimeError("Event loop is closed")
 
@@ -132,6 +144,7 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         inner.assert_says(name, f"Hint: .*{hint}")
     if copy_of_each.database == "postgresql":  # SQLite's driver does not wait, so nothing overlaps
         inner.assert_says("test_gathered", "Hint: Two tasks use one session at the same time")
+    assert "outlives a test has no database" in inner["test_of_rows"].text
     # pytest keeps the error of a fixture for all tests that use it.
     said = [inner[f"test_broken_fixture[{number}]"].text for number in range(3)]
     assert len({text.count("Hint: ") for text in said}) == 1

@@ -36,7 +36,8 @@ HINTS = {
     r"unable to open database file|Could not locate a bind|Connect call failed .*, 1\b|port 1 failed": (
         "If the test uses the database of the application: let it, or the fixture that makes its client, ask "
         "for `database_isolation`. If it does so already, this engine is not the one that the tests were given: it "
-        "was created again, or it is a sync engine that `sync_engines` does not name."
+        "was created again, or it is a sync engine that `sync_engines` does not name. A fixture that outlives a test "
+        "has no database, but one of a class can write with `class_session`."
     ),
     r"event loop is already running|cannot be called from the event loop thread": (
         "A sync client, such as `TestClient`, runs the application in the event loop of the tests, which an async "
