@@ -144,7 +144,7 @@ def test_errors_come_with_a_hint(copy_of_each: Project) -> None:
         inner.assert_says(name, f"Hint: .*{hint}")
     if copy_of_each.database == "postgresql":  # SQLite's driver does not wait, so nothing overlaps
         inner.assert_says("test_gathered", "Hint: Two tasks use one session at the same time")
-    assert "outlives a test has no database" in inner["test_of_rows"].text
+    inner.assert_says("test_of_rows", "outlives a test has no database", kind="error")
     # pytest keeps the error of a fixture for all tests that use it.
     said = [inner[f"test_broken_fixture[{number}]"].text for number in range(3)]
     assert len({text.count("Hint: ") for text in said}) == 1
