@@ -18,6 +18,22 @@ UNEVEN = """
         time.sleep(number / 400)
 """
 
+HICCUPS = """
+    import time
+    from pathlib import Path
+
+    import pytest
+
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("number", range(2))
+    def test_hiccup(number):
+        mark = Path(f"was-here-{number}")
+        if not mark.exists():
+            mark.touch()
+            time.sleep(0.3)
+"""
+
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "-1/3", "1/0", ""])
 def test_shard_out_of_range_is_refused(lean: Project, shard: str) -> None:
@@ -51,3 +67,16 @@ def test_shards_take_equally_long(lean: Project) -> None:
     assert merged["shards"].keys() == {"1/4", "2/4", "3/4", "4/4"}
     assert merged["complete"] is True
     assert merged["outcomes"] == {"passed": 40}
+
+
+def test_shards_with_a_hiccup_fit_together(lean: Project) -> None:
+    """A test that seems too slow is run again, which is no run of the shard."""
+    write_tests(lean, HICCUPS)
+    for shard in (1, 2):
+        options = (f"--shard={shard}/2", f"--ledger={shard}.jsonl")
+        assert "over budget" not in lean.pytest(INNER, *options, CI="true").stdout
+
+    command = ("-m", "testkit.performance", "merge", "--ledger", "all.jsonl")
+    result = lean.run("python", *command, "1.jsonl", "2.jsonl")
+
+    assert "2 shards, 2 tests, each of them once" in result.stdout

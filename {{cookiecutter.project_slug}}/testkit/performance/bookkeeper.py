@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,24 +182,32 @@ class Bookkeeper:
     def _judge(self, run: Record, now: Ledger) -> None:
         over = self.budgets.exceeded_by(now, self.records)
         if over and are_enforced():
-            self._confirm(over, now)
-            over = self.budgets.exceeded_by(ledgers.read(self.path), over)
+            over = self.budgets.exceeded_by(self._confirmed(over, now), over)
         self.excesses += over.values()
         if run["complete"]:
             alike = [r for r in now.runs if ledgers.conditions_of(r) == ledgers.conditions_of(run)]
             self.excesses += self.budgets.exceeded_by_suite(alike[-ledgers.RECENT :])
 
-    def _confirm(self, nodeids: dict[str, str], known: Ledger) -> None:
-        """Runs tests again that have too few results to tell whether they are slow."""
+    def _confirmed(self, nodeids: dict[str, str], known: Ledger) -> Ledger:
+        """Runs tests again that have too few results to tell whether they are slow. Returns what is known then.
+
+        It is kept in a copy of the ledger, whose last run remains this one: shards are put together by it.
+        """
         new = [nodeid for nodeid in nodeids if len(known.test(nodeid)["history"]) <= CONFIRMATIONS]
-        for _ in range(CONFIRMATIONS if 0 < len(new) <= MOST_CONFIRMED else 0):
-            subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "--ledger", str(self.path), *new],
-                cwd=self.config.rootpath,
-                env=os.environ | {MEASURING: "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-            )
+        if not 0 < len(new) <= MOST_CONFIRMED:
+            return known
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, self.path.name)
+            ledgers.write(copy, known)
+            for _ in range(CONFIRMATIONS):
+                subprocess.run(
+                    [sys.executable, "-m", "pytest", "-q", "--ledger", str(copy), *new],
+                    cwd=self.config.rootpath,
+                    env=os.environ | {MEASURING: "1"},
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                )
+            return ledgers.read(copy)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.excesses:
