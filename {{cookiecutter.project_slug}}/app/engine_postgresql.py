@@ -31,8 +31,14 @@ OUTAGES = (
     "40P01",  # a deadlock; may succeed when it is tried again
     "40001",  # a conflict of serializable transactions; the same
 )
+
+
+class NoConnectionError(ConnectionError):
+    """The database cannot be reached, or refuses the connection. Other servers raise others."""
+
+
 # Errors while connecting pass through SQLAlchemy unwrapped.
-DRIVER_ERRORS = (asyncpg.PostgresError, ConnectionError)
+DRIVER_ERRORS = (asyncpg.PostgresError, NoConnectionError)
 # Of a URL: the driver's, and SQLAlchemy's own.
 KNOWN_OPTIONS = {
     *signature(asyncpg.connect).parameters,
@@ -136,7 +142,7 @@ def is_outage(error: Exception) -> bool:
     state: str = getattr(error, "sqlstate", None) or ""
     # A statement that a migration has outdated is prepared again the next time.
     is_outdated = isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
-    return isinstance(error, ConnectionError) or state.startswith(OUTAGES) or is_outdated
+    return isinstance(error, NoConnectionError) or state.startswith(OUTAGES) or is_outdated
 
 
 def is_table_missing(error: BaseException | None) -> bool:
@@ -147,9 +153,9 @@ async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(*args, **options)
     except OSError as error:  # of any kind, including a time-out
-        raise ConnectionError("the server cannot be reached") from error
+        raise NoConnectionError("the server cannot be reached") from error
     except asyncpg.PostgresError as error:
-        raise ConnectionError(f"the server refuses the connection: {error}") from error
+        raise NoConnectionError(f"the server refuses the connection: {error}") from error
 
 
 def tables_of_others(connection: Connection) -> set[str]:

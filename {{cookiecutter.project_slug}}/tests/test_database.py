@@ -141,10 +141,16 @@ async def test_outage_is_answered_in_one_line(
     assert record.exc_info is None
 
 
-async def test_mistake_is_no_outage(settings: Settings) -> None:
-    mistake = DBAPIError("SELECT 1 FROM nowhere", {}, Exception("there is no such table"))
-
-    assert (await answer_to(mistake, settings)).status_code == 500
+@pytest.mark.parametrize(
+    "error",
+    [
+        DBAPIError("SELECT 1 FROM nowhere", {}, Exception("there is no such table")),
+        ConnectionRefusedError("of another server"),
+    ],
+    ids=["mistake", "other server"],
+)
+async def test_no_outage(settings: Settings, error: Exception) -> None:
+    assert (await answer_to(error, settings)).status_code == 500
 
 
 @pytest.mark.parametrize("is_outage", [True, False])

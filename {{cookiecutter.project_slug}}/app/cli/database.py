@@ -48,7 +48,7 @@ def migrate(
             fail(SEVERAL_HEADS)
         else:
             fail(str(error))
-    except (DBAPIError, *DRIVER_ERRORS) as error:
+    except (DBAPIError, *DRIVER_ERRORS, ConnectionError) as error:
         lines = ["A migration was refused:", *refused_at(error)]
         fail("\n".join([*lines, f"The database says: {said_by(error)}"]))
 

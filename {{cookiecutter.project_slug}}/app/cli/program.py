@@ -36,8 +36,6 @@ def in_plain_words() -> Iterator[None]:
     """Reports what a database or a value was refused for as a sentence, not as a traceback."""
     try:
         yield
-    except BrokenPipeError:  # of whoever reads the output, as `head` does
-        raise
     except ValidationError as error:
         fail("\n".join(map(in_words, error.errors())))
     except (DBAPIError, *DRIVER_ERRORS) as error:
