@@ -58,6 +58,15 @@ def test_names_what_is_unsafe_and_slow(project: Project) -> None:
         assert finding in result.stdout, result.stdout
 
 
+def test_strict_implies_strict_markers(project: Project) -> None:
+    project.edit("pyproject.toml", "--strict-markers --strict-config ", "")
+    project.edit(
+        "pyproject.toml", "[tool.pytest.ini_options]", "[tool.pytest.ini_options]\nstrict = true"
+    )
+
+    assert "Unsafe\n  nothing" in doctor(project).stdout
+
+
 def test_without_a_binding(project: Project) -> None:
     (project.path / "tests" / "conftest.py").write_text('pytest_plugins = ["testkit.plugin"]\n')
     (project.path / "tests" / "test_one.py").write_text(

@@ -71,7 +71,8 @@ class Examination:
                 "`testkit.environment` before anything reads them."
             )
         for option, remedy in STRICT.items():
-            if not config.getoption(option, False) and not _ini(config, option):
+            is_implied = option == "strict_markers" and _ini(config, "strict")
+            if not config.getoption(option, False) and not _ini(config, option) and not is_implied:
                 yield remedy
         errors = [line for line in config.getini("filterwarnings") if line.startswith("error")]
         if "error" not in errors and not any("UnraisableException" in line for line in errors):
