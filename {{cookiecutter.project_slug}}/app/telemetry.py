@@ -1,4 +1,4 @@
-"""Traces and metrics, sent by OTLP if the usual variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`.
+"""Traces, metrics and logs, sent by OTLP if the usual variables say where to: `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
 FastAPI provides those of requests; those of statements, calls to other services, jobs and whatever else is worth
 watching are added here. Without the variables, nothing of the SDK is imported and nothing is measured. Sending

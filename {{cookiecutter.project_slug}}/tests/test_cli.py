@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+import typer
 import uvicorn
 from alembic.script.revision import MultipleHeads, ResolutionError
 from alembic.util import CommandError
@@ -340,6 +341,24 @@ class TestDatabase:
         asyncio.run(database.wait_for_database("", 60))
 
         assert engine.connect.call_count == 2
+
+    def test_waits_no_longer_for_a_server_that_hangs_after_a_while(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hanging = AsyncMock()
+        hanging.__aenter__.side_effect = asyncio.Event().wait
+        engine = Mock(dispose=AsyncMock())
+        engine.connect.side_effect = [OSError("no server"), hanging]
+        timeout = Mock(wraps=asyncio.timeout)
+        monkeypatch.setattr(database, "create_engine", lambda _url: engine)
+        monkeypatch.setattr(database, "SHORTEST_ATTEMPT", 0.01)
+        monkeypatch.setattr(asyncio, "timeout", timeout)
+
+        with pytest.raises(typer.Exit):
+            asyncio.run(database.wait_for_database("", 0.3))
+
+        first, second = (call.args[0] for call in timeout.call_args_list)
+        assert second < first <= 0.3
 
     def test_seeds(self, run: Run) -> None:
         for _ in range(2):

@@ -15,6 +15,7 @@ from app.database import sessionmaker
 from app.engine import DRIVER_ERRORS, create_engine
 from app.settings import load_settings
 
+SHORTEST_ATTEMPT = 1.0  # seconds
 ALEMBIC = Path(__file__).parents[2] / "alembic.ini"
 MIGRATIONS = ALEMBIC.parent / "migrations" / "versions"
 SEVERAL_HEADS = (
@@ -68,8 +69,9 @@ async def wait_for_database(url: str, seconds: float) -> None:
     engine = create_engine(url)
     deadline = time.monotonic() + seconds
     while True:
+        left = deadline - time.monotonic()
         try:
-            async with asyncio.timeout(max(seconds, 1)), engine.connect():
+            async with asyncio.timeout(max(left, SHORTEST_ATTEMPT)), engine.connect():
                 break
         except (DBAPIError, TimeoutError, *DRIVER_ERRORS, OSError) as error:
             await asyncio.sleep(0.2)

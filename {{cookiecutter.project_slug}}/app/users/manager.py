@@ -74,7 +74,7 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
         return user
 
     async def is_password_of(self, user: User, password: str) -> bool:
-        """If it is, the user's row is locked until the next commit."""
+        """If it is, the user's row is locked until the next commit, which renewing an old hash is."""
         while True:
             known = user.hashed_password
             await self.user_db.session.commit()

@@ -34,10 +34,10 @@ def _lower_priority() -> None:
         os.nice(10)
 
 
-# As many at once as there are cores: a hash takes one of them, and a lot of memory. The event loop comes first.
-EXECUTOR = ThreadPoolExecutor(
-    os.cpu_count(), thread_name_prefix="passwords", initializer=_lower_priority
-)
+# As many at once as there are cores: a hash takes one of them, and a lot of memory. The event loop comes first. From
+# Python 3.13 on, only the cores that this process may use count, or what `PYTHON_CPU_COUNT` says.
+CORES = getattr(os, "process_cpu_count", os.cpu_count)()
+EXECUTOR = ThreadPoolExecutor(CORES, thread_name_prefix="passwords", initializer=_lower_priority)
 
 
 def check(password: str, email: str) -> None:

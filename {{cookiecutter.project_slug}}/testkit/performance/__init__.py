@@ -2,6 +2,7 @@
 
 counters, imports, recorder   measure, in each process that runs tests
 ledger                        the file that collects the figures of all runs
+bookkeeper, runs              what a run comes to, from the reports of its processes or shards
 budgets, queries              what a test and the whole suite may cost
 workers, batches, shards      how many processes run the tests, and which tests each one runs
 gate                          compares a run with a baseline
