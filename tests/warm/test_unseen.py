@@ -217,6 +217,67 @@ def test_test_module_that_another_one_imports(
     assert affected(project, chosen=FEW)[0] == {"tests/new/test_uses.py::test_limit"}
 
 
+FOR_SEVERAL = """
+import pytest
+
+
+def cases():
+    limit = 1
+    return list(range(limit))
+
+
+def pytest_generate_tests(metafunc):
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", [1])
+
+
+@pytest.fixture(scope="class")
+def wide():
+    value = 5
+    return value
+
+
+@pytest.mark.parametrize("case", cases())
+def test_cases(case):
+    assert case < 1
+
+
+def test_number(number):
+    assert number < 10
+
+
+class TestWide:
+    def test_first(self, wide):
+        pass
+
+    def test_other(self, wide):
+        assert wide == 5
+"""
+
+
+@sqlite_first
+def test_functions_of_a_test_module_that_several_tests_depend_on(
+    copy_of_each: Project, new: Path
+) -> None:
+    """They are executed while tests are collected, or by a fixture that one of them sets up."""
+    project, module = copy_of_each, new / "test_several.py"
+    module.write_text(FOR_SEVERAL)
+    learn(project, FEW)
+    learnt = {path: path.read_bytes() for path in project.path.glob(".testmondata*")}
+    for before, after in (("limit = 1", "limit = 3"), ("[1]", "[1, 20]"), ("value = 5", "value = 6")):
+        module.write_text(FOR_SEVERAL.replace(before, after))
+
+        failing, said = affected(project, chosen=FEW)
+
+        assert failing == run(project, "--no-testmon", chosen=FEW)[0] != set(), before
+        assert "may affect every test" not in said
+        assert "test_factories" not in said
+        for data, content in learnt.items():
+            data.write_bytes(content)
+    module.write_text(FOR_SEVERAL.replace("assert number", "assert 1 + number"))
+    assert number_of(affected(project, chosen=FEW)[1]) == 1
+
+
 SKIPS = """
 import os
 
@@ -266,6 +327,34 @@ def test_module_that_is_saved_while_testmon_learns(copy_of_each: Project, new: P
     learn(copy_of_each, FEW)
 
     assert affected(copy_of_each, chosen=FEW)[0] == {"tests/new/test_late.py::test_second"}
+
+
+SAVES_TOO_LATE = """
+import os
+from pathlib import Path
+
+import app.greetings
+
+
+def pytest_configure():
+    if "SAVE" in os.environ:
+        Path(app.greetings.__file__).write_text("WORD = 'bye'\\n")
+"""
+
+
+@sqlite_first
+def test_module_that_is_saved_while_a_run_begins(copy_of_each: Project, new: Path) -> None:
+    """After it was imported; here, by a plugin."""
+    project, greetings = copy_of_each, copy_of_each.path / "app" / "greetings.py"
+    greetings.write_text("WORD = 'hello'\n")
+    (new / "saves.py").write_text(SAVES_TOO_LATE)
+    test = "from app.greetings import WORD\n\n\ndef test_word():\n    assert WORD == 'hello'\n"
+    (new / "test_word.py").write_text(test)
+    learn(project, FEW)
+
+    greetings.write_text("WORD = 'hello'\nOTHER = 1\n")
+    assert affected(project, "-p", "tests.new.saves", chosen=FEW, SAVE="yes")[0] == set()
+    assert affected(project, chosen=FEW)[0] == {"tests/new/test_word.py::test_word"}
 
 
 @sqlite_first

@@ -6,6 +6,7 @@ import os
 import re
 import zlib
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +17,7 @@ from testkit.warm.sources import sources
 OUTSIDE = ""  # name of the block of everything outside functions
 IMPORT = re.compile(rb"^[ \t]*(?:from|import)\b(?:[^\n(]|\([^)]*\))*", re.MULTILINE)
 WORD = re.compile(rb"\w+")
+CLOCK = 10_000_000  # ns by which that of the file system may be late
 LARGE = 1_000_000  # bytes; larger data files are not read
 
 
@@ -50,6 +52,8 @@ class Notes:
         self.skipped: set[str] = set()
         self.traced: set[str] = set()
         """Tests for which testmon has learnt, since the last change, what they execute."""
+        self.changed_tests: set[str] = set()
+        """Test modules in which something has changed since then that affects all of their own tests."""
         self.changes = 0
         self.changed = ""
         """A file of the last change; empty if it is not known."""
@@ -58,6 +62,7 @@ class Notes:
             self.changes, self.changed = notes["changes"], notes["changed"]
             self.passed, self.traced = set(notes["passed"]), set(notes["traced"])
             self.skipped = set(notes["skipped"])
+            self.changed_tests = set(notes["changed_tests"])
             self.files = notes["files"]
 
     def write(self) -> None:
@@ -67,6 +72,7 @@ class Notes:
             "passed": sorted(self.passed),
             "skipped": sorted(self.skipped),
             "traced": sorted(self.traced),
+            "changed_tests": sorted(self.changed_tests),
             "files": self.files,
         }
         draft = self.path.with_name(f"{self.path.name}-{os.getpid()}")
@@ -74,10 +80,14 @@ class Notes:
             draft.write_text(json.dumps(notes))
             draft.replace(self.path)
 
-    def compare(self, root: Path, migrations: Path | None, test_modules: list[str]) -> None:
+    def compare(
+        self, root: Path, migrations: Path | None, test_modules: list[str], begun: int
+    ) -> None:
         """Forgets which tests have passed if there is a change that testmon does not see.
 
-        Checks the time and size of every file, and reads those that have been saved since.
+        Checks the time and size of every file, and reads those that have been saved since. What was saved after this
+        process has `begun` to import the project (in ns) may have been imported before: it counts as changed in the
+        next run as well.
         """
         former, self.files = self.files, {}
         is_first = not former
@@ -88,22 +98,29 @@ class Notes:
             before = former.pop(name, None)
             is_test = is_among(place, test_modules)
             is_migration = migrations is not None and path.is_relative_to(migrations)
-            is_divided = path.suffix == ".py" and not is_migration and not is_test
-            now = note(path, before, is_python=is_divided)
+            now = note(path, before, is_python=path.suffix == ".py" and not is_migration)
             if now is None:
                 continue
+            if was_saved_since(path, begun):
+                now = Noted(stamp=[], blocks={}, shared=[], seen=[])
             self.files[name] = now
             if before is None or not differences(before, now) <= set(before["seen"]):
                 (tests if is_test else changed).append(name)
-        # On other test modules only their own tests depend, as testmon knows.
         if tests and not changed:
             changed = imported(root, [Path(name) for name in tests])
         former = {n: noted for n, noted in former.items() if not is_among(Path(n), test_modules)}
         if changed or former:
             self.changed = "" if is_first else [*changed, *former][0]
             self.changes += 1
-            self.passed.clear()
-            self.traced.clear()
+            self.forget()
+        elif tests:
+            self.forget(tests)
+
+    def forget(self, modules: Collection[str] = ()) -> None:
+        """Forgets which tests have passed: those of some test modules, or all."""
+        self.changed_tests = self.changed_tests.union(modules) if modules else set()
+        for tests in (self.passed, self.traced):
+            tests.difference_update([t for t in tests if not modules or file_of(t) in modules])
 
     def are_outdated(self, root: Path) -> bool:
         """Whether a module was saved since these notes were made. testmon, which reads it at the end of a test, then
@@ -165,6 +182,10 @@ def note(path: Path, before: Noted | None, *, is_python: bool) -> Noted | None:
     )
 
 
+def file_of(test: str) -> str:
+    return test.partition("::")[0]
+
+
 def is_among(place: Path, patterns: list[str]) -> bool:
     return any(fnmatch(place.name, pattern) for pattern in patterns)
 
@@ -215,6 +236,13 @@ def blocks_of(source: bytes) -> list[Block]:
             Block(name, zlib.crc32(text.encode()), known_as, range(block.start, block.end + 1))
         )
     return blocks
+
+
+def was_saved_since(path: Path, moment: int) -> bool:
+    try:
+        return path.stat().st_ctime_ns > moment - CLOCK
+    except OSError:
+        return True
 
 
 def stamp_of(path: Path) -> list[int]:

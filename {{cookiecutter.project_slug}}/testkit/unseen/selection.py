@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from testkit.fixtures import SETUP
-from testkit.unseen.notes import Notes
+from testkit.unseen.notes import Notes, file_of
 
 FINGERPRINTS = """
     SELECT filename, method_checksums FROM file_fp
@@ -22,6 +23,7 @@ FINGERPRINTS = """
 """
 OUTPUT = "testkit_shared"  # of workers
 SHARED = pytest.StashKey["Shared"]()
+BEGUN = pytest.StashKey[int]()
 
 
 class Shared:
@@ -132,6 +134,7 @@ class Outcomes:
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """Starts noting executed functions if testmon learns, before anything of the project is imported."""
     config: Any = pluginmanager.get_plugin("pytestconfig")
+    config.stash[BEGUN] = time.time_ns()
     if not config.known_args_namespace.testmon_nocollect:
         config.stash[SHARED] = shared = Shared()
         pluginmanager.register(shared)
@@ -151,10 +154,12 @@ def pytest_configure(config: Any) -> None:
     if not is_worker:
         setup = config.stash.get(SETUP, None)
         migrations = setup.migrations if setup else None
-        notes.compare(config.rootpath, migrations, config.getini("python_files"))
+        test_modules = config.getini("python_files")
+        notes.compare(config.rootpath, migrations, test_modules, config.stash[BEGUN])
         notes.write()
     again = run_again(config, notes) if testmon.select else set()
     if not is_worker:
+        again = {test for test in again if file_of(test) not in notes.changed_tests}
         config.pluginmanager.register(Outcomes(config, notes, again - notes.skipped))
 
 
@@ -180,7 +185,7 @@ def run_again(config: Any, notes: Notes) -> set[str]:
     if config.testmon_config.collect:
         again |= left_out - notes.traced
     selection.deselected_tests = left_out - again
-    files = {name.partition("::")[0] for name in again}
+    files = set(map(file_of, again))
     selection.deselected_files = set(selection.deselected_files) - files
     return again
 
