@@ -264,7 +264,11 @@ def test_functions_of_a_test_module_that_several_tests_depend_on(
     module.write_text(FOR_SEVERAL)
     learn(project, FEW)
     learnt = {path: path.read_bytes() for path in project.path.glob(".testmondata*")}
-    for before, after in (("limit = 1", "limit = 3"), ("[1]", "[1, 20]"), ("value = 5", "value = 6")):
+    for before, after in (
+        ("limit = 1", "limit = 3"),
+        ("[1]", "[1, 20]"),
+        ("value = 5", "value = 6"),
+    ):
         module.write_text(FOR_SEVERAL.replace(before, after))
 
         failing, said = affected(project, chosen=FEW)

@@ -983,6 +983,22 @@ def learn(watch: Watch) -> None:
 
 
 @sqlite_first
+def test_two_texts_of_one_second(copy_of_each: Project, tmp_path: Path) -> None:
+    """Of the same length, so that Python takes the bytecode of one for that of the other."""
+    module, second = copy_of_each.path / "app" / "one.py", int(time.time()) * 10**9
+    test = copy_of_each.path / "tests" / "services" / "test_one.py"
+    test.write_text("from app.one import ONE\n\n\ndef test_one():\n    assert ONE == 1\n")
+    module.write_text("ONE = 1\n")
+    os.utime(module, ns=(second, second))
+    with watching(copy_of_each, tmp_path, "tests/services") as watch:
+        draft = module.with_name(".draft")
+        draft.write_text("ONE = 2\n")
+        os.utime(draft, ns=(second, second + 1))
+        draft.replace(module)
+        watch.expect("one.py saved", "1 failed", "Failed")
+
+
+@sqlite_first
 def test_two_of_them(copy_of_each: Project, tmp_path: Path) -> None:
     """In one checkout: each tells what a change has done, and goes on without the other."""
     test = copy_of_each.path / "tests" / "services" / "test_new.py"

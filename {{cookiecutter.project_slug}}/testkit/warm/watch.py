@@ -9,6 +9,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
 
+import glob
 import os
 import select
 import subprocess
@@ -16,6 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +126,8 @@ class Watcher:
         self.again = self.again + 1 if is_ours and saved == self.saved else 0
         self.saved = saved
         if self.again < MOST_AGAIN:
+            self.learner.stop()
+            forget_bytecode(saved)
             self.run(AFFECTED, f"{shown(saved)} saved")
             self.learner.start([*PLUGIN, *self.given, *self.choice.arguments()])
         else:
@@ -200,6 +205,17 @@ def end_server(server: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:  # it waits for a database server that does not answer
         server.kill()
         server.wait()
+
+
+def forget_bytecode(saved: list[str]) -> None:
+    """Has Python read these files again: it compares only seconds and sizes, so one that was saved twice within a
+    second could be taken for what it was in between."""
+    for place in map(Path, saved):
+        if place.suffix == ".py":
+            folder = Path(cache_from_source(str(place))).parent
+            for compiled in folder.glob(f"{glob.escape(place.stem)}.*.pyc"):
+                with suppress(OSError):
+                    compiled.unlink()
 
 
 def verdict(status: int, options: tuple[str, ...]) -> str:
