@@ -582,6 +582,36 @@ class TestProcesses:
             assert b" 400 " not in answer
             assert transport.close.called
 
+    @pytest.mark.parametrize(("sent", "is_early"), [(b"begin", True), (b"begin and end", False)])
+    def test_response_before_the_body_ends_the_connection(
+        self, sent: bytes, is_early: bool
+    ) -> None:
+        """Otherwise the next request that a proxy sends on it would be taken for the rest of the body."""
+        transport = Mock()
+        answered: list[str] = []
+
+        async def application(scope: Any, _receive: object, send: Any) -> None:
+            answered.append(scope["path"])
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+        async def converse() -> None:
+            connection = http_connection(transport, application)
+            connection.timeout_keep_alive = 0.05  # type: ignore[assignment]  # of whole seconds
+            connection.data_received(b"POST /one HTTP/1.1\r\nContent-Length: 13\r\n\r\n" + sent)
+            await asyncio.sleep(0.01)
+            connection.data_received(b"GET /two HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.01)
+            assert not transport.close.called  # what the client has not read yet would be lost
+            await asyncio.sleep(0.1)
+
+        asyncio.run(converse())
+
+        answer, *_ = [call.args[0] for call in transport.write.call_args_list]
+        assert (b"connection: close" in answer) == is_early
+        assert answered == (["/one"] if is_early else ["/one", "/two"])
+        assert transport.close.called
+
     def test_is_no_proxy(self) -> None:
         connection = http_connection(transport := Mock())
 

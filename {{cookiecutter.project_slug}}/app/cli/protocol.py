@@ -2,6 +2,7 @@
 
 import sys
 from asyncio import TimerHandle
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -13,13 +14,14 @@ PATIENCE = 0.5  # seconds
 LOOK_INTERVAL = 0.1  # seconds, while a handshake is answered
 WRITE_TIMEOUT = 300.0  # seconds; the system's buffers hide for a while that a slow client reads
 MAX_HEAD_SIZE = 65_536  # bytes; reads are not cut, so somewhat more may be kept
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_LARGE = BAD_REQUEST.replace(b"400 Bad Request", b"431 Request Header Fields Too Large")
 
 
 class PatientProtocol(HttpToolsProtocol):
     """Waits for requests that are about to arrive, refuses those whose headers do not end, leaves clients that do not
-    read, and ignores upgrades to protocols other than WebSocket.
+    read, ignores upgrades to protocols other than WebSocket, and ends connections after an early response.
 
     uvicorn would close idle connections at once, and lose what a client has just sent, or is about to send on a
     connection that it has just opened. It would keep whatever is sent as headers. And it would begin to answer a client
@@ -27,11 +29,15 @@ class PatientProtocol(HttpToolsProtocol):
 
     Some clients ask for HTTP/2 with every request. httptools then takes the body for a part of the other protocol, and
     uvicorn would execute it as the next request, whoever has written it.
+
+    A response may be sent before the body has arrived, as when that is too large. Some proxies then send the next
+    request of somebody on the same connection, where it would be taken for the rest of the body. So the connection ends
+    after such a response, but not at once: the system would take back what the client has not read yet.
     """
 
     is_in_head = False
     head_size = 0
-    ignores_upgrade = False
+    ignores_upgrade = is_early = False
     read = unread = b""
     answered: RequestResponseCycle | None = None
     postponed: tuple[RequestResponseCycle, Any] | None = None
@@ -52,6 +58,8 @@ class PatientProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self.is_early and self.cycle.response_complete:
+            return  # until the client has left, or is taken for an idle one
         self.head_size += len(data)
         self.unread = data
         while self.unread:
@@ -97,7 +105,22 @@ class PatientProtocol(HttpToolsProtocol):
             self.postponed = cycle, app
             return
         self.answered = cycle
-        super()._start_asgi_task(cycle, app)
+        has_body = any(name in BODY_HEADERS for name, _ in cycle.scope["headers"])
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app) if has_body else app)
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
+        async def send_or_end(message: Any) -> None:
+            if cycle.response_started or not cycle.more_body:
+                await send(message)
+                return
+            self.is_early = True
+            cycle.keep_alive = False  # so uvicorn tells the client
+            await send(message)
+            cycle.keep_alive = True  # and does not close the connection at once
+
+        await app(scope, receive, send_or_end)
 
     def pause_writing(self) -> None:
         super().pause_writing()
