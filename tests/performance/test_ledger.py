@@ -452,3 +452,46 @@ def test_is_ignored_by_git(project: Project) -> None:
     project.pytest("tests/test_health.py")
 
     assert run("git", "status", "--porcelain", cwd=Path(project.path)).stdout == ""
+
+
+CHOOSES = """
+def pytest_configure(config):
+    config.args[:] = ["tests/test_inner.py::test_one"]
+"""
+TWO = """
+    import time
+
+
+    def test_one():
+        pass
+
+
+    def test_two():
+        time.sleep(0.2)
+"""
+
+
+def test_run_that_a_plugin_has_narrowed_is_not_complete(lean: Project) -> None:
+    """As `pytest --picked` does; the ledger forgets what a complete run did not run."""
+    write_tests(lean, TWO)
+    (lean.path / "chooses.py").write_text(CHOOSES)
+    all_of_them = ("-o", f"testpaths={INNER}")
+    lean.pytest(*all_of_them)
+    assert ledger_of(lean).runs[-1]["complete"] is True
+
+    lean.pytest(*all_of_them, "-p", "chooses")
+
+    known = ledger_of(lean)
+    assert known.runs[-1]["complete"] is False
+    assert known.tests.keys() == {f"{INNER}::test_one", f"{INNER}::test_two"}
+
+
+@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only", "--collect-only"])
+def test_run_without_tests_is_none(lean: Project, option: str) -> None:
+    write_tests(lean, TWO)
+    lean.pytest(INNER)
+    before = lean.read(LEDGER)
+
+    lean.pytest(INNER, option, check=False)
+
+    assert lean.read(LEDGER) == before

@@ -48,6 +48,7 @@ class Bookkeeper:
         self.config = config
         self.budgets = Budgets.of(config.getini)
         self.path = config.rootpath / config.getoption("ledger")
+        self.arguments = [*config.args]
         self.recorder: Recorder | None = None
         self.records: dict[str, str] = {}
         """The record of each test, as JSON, which takes a quarter of the memory."""
@@ -136,7 +137,7 @@ class Bookkeeper:
         except OSError as error:
             self.remarks.append(
                 f"The ledger {self.path} cannot be written: {error.strerror}. "
-                "Choose another file with --ledger, or none with --no-ledger."
+                "Choose another file with --ledger=FILE, or none with --no-ledger."
             )
         if self.excesses and are_enforced() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -162,9 +163,10 @@ class Bookkeeper:
     def _is_complete(self, session: pytest.Session) -> bool:
         """Whether all tests ran. The run is partial if some tests were left out, for whatever reason."""
         from_ini = self.config.args_source is not pytest.Config.ArgsSource.ARGS
+        are_same = self.config.args == self.arguments  # a plugin may choose others
         finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         options = (self.config.getoption(name, None) for name in LEAVE_OUT)
-        return from_ini and finished and not self.is_partial and not any(options)
+        return from_ini and are_same and finished and not self.is_partial and not any(options)
 
     def _options(self) -> list[str]:
         try:

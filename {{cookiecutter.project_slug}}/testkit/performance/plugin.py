@@ -10,7 +10,7 @@ from testkit.performance.imports import IMPORTS
 from testkit.performance.recorder import Recorder
 
 LEDGER = ".performance/ledger.jsonl"
-
+RUNS_NOTHING = ("collectonly", "setuponly", "setupplan")  # options of pytest
 
 PLUGINS = [
     "testkit.performance.batches",
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "--ledger",
         metavar="FILE",
         default=LEDGER,
-        help="the file that keeps what the tests have cost (default: %(default)s)",
+        help="the file that keeps what the tests have cost (default: %(default)s); write --ledger=FILE",
     )
     group.addoption(
         "--ledger-memory",
@@ -46,12 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
     bookkeeper = bookkeeper_of(config)
     is_worker = hasattr(config, "workerinput")
     is_controller = bool(config.getoption("tx", None)) and not is_worker
-    if is_controller or config.getoption("no_ledger") or config.option.collectonly:
+    runs_nothing = any(config.getoption(name, False) for name in RUNS_NOTHING)
+    if is_controller or config.getoption("no_ledger") or runs_nothing:
         IMPORTS.stop()
     else:
         bookkeeper.recorder = Recorder(IMPORTS, traces_memory=config.getoption("ledger_memory"))
         config.pluginmanager.register(bookkeeper.recorder, "testkit-recorder")
-    if not is_worker and not config.option.collectonly:
+    if not is_worker and not runs_nothing:
         config.pluginmanager.register(bookkeeper, "testkit-bookkeeper")
 
 
