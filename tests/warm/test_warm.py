@@ -697,6 +697,66 @@ class TestUnsuited:
         return output
 
 
+ASSERTING = """
+import pytest
+
+
+def check(found):
+    assert found == [1, 2]
+
+
+@pytest.fixture
+def checked():
+    check([1, 3])
+"""
+ENTRY = "[pytest11]\ncompany = company_plugin\n"
+REGISTERS = """
+import pytest
+
+pytest.register_assert_rewrite("company")
+import company
+"""
+CHECKS = """
+import company
+
+
+def test_library():
+    company.check([1, 3])
+
+
+def test_plugin(checked):
+    pass
+"""
+
+
+@sqlite_first
+def test_asserts_of_libraries_are_rewritten(
+    installed_copy_of_each: Project, tmp_path: Path, packages: Path
+) -> None:
+    """Of those that are plugins, and those for which a `conftest.py` asks for it."""
+    project, folder = installed_copy_of_each, installed_copy_of_each.path / "tests" / "asserting"
+    for name in ("company", "company_plugin"):
+        (packages / f"{name}.py").write_text(ASSERTING)
+    distribution = packages / "company-1.dist-info"
+    distribution.mkdir()
+    (distribution / "entry_points.txt").write_text(ENTRY)
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: company\nVersion: 1\n")
+    (distribution / "RECORD").write_text("company_plugin.py,,\n")
+    folder.mkdir()
+    (folder / "conftest.py").write_text(REGISTERS)
+    (folder / "test_checks.py").write_text(CHECKS)
+    arguments = ("-q", "-p", "no:randomly", "-W", "error::pytest.PytestWarning", "tests/asserting")
+    expected = pytest_of(project, tmp_path, "pytest", *arguments)
+    assert expected[1].count("At index 1 diff: 3 != 2") == 2
+
+    with parent_of(project, tmp_path):
+        for module, *options in (("testkit.warm",), ("testkit.warm",), *[("pytest", "-n1")] * 2):
+            found = pytest_of(project, tmp_path, module, *options, *arguments)
+            assert found[1].count("At index 1 diff: 3 != 2") == 2, found
+            if not options:
+                assert found == expected
+
+
 STUBBORN = """
 import os
 import signal

@@ -16,7 +16,7 @@ from testkit.environment import VARIABLES, settings_of_project
 from testkit.fixtures import SETUP, UNBOUND
 from testkit.performance.budgets import Budgets
 from testkit.performance.ledger import Ledger, LedgerError, fastest, read
-from testkit.warm.libraries import leave_as_they_are
+from testkit.warm.libraries import imported, leave_as_they_are
 
 SHOWN = 3  # how many slow tests are named
 MANY = 20  # one test in this many may hash a password at production's cost
@@ -164,7 +164,7 @@ def examine() -> int:
     """Prints the findings. Returns 0 if nothing is unsafe, 1 otherwise, and 2 if the tests cannot be collected."""
     found = Examination()
     said = io.StringIO()
-    leave_as_they_are()  # what this command imported before pytest started
+    leave_as_they_are(imported())  # what this command imported before pytest started
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "--no-header", "-p", "no:randomly"], [found])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

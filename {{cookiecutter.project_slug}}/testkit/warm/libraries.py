@@ -18,6 +18,9 @@ from types import ModuleType
 from typing import Any, TextIO
 
 from _pytest import fixtures
+from _pytest.assertion import install_importhook
+from _pytest.assertion.rewrite import AssertionRewritingHook
+from _pytest.config import get_config
 
 # Read by pytest, or by what installs packages.
 FILES = ("pyproject.toml", "uv.lock", ".python-version", "pytest.ini", "tox.ini", "setup.cfg")
@@ -55,27 +58,49 @@ def imported(besides: Collection[str] = ()) -> Names:
     }
 
 
+def rewritten() -> list[str]:
+    """Returns those of the library modules whose asserts pytest has rewritten."""
+    return [name for name in imported() if is_rewritten(sys.modules[name])]
+
+
+def is_rewritten(module: object) -> bool:
+    return isinstance(vars_of(module).get("__loader__"), AssertionRewritingHook)
+
+
 def attribute(module: object, name: str) -> str:
-    """Returns a text attribute of a module, or an empty string, without running any of its code: a lazy module would
-    be loaded, and an object that stands in for a module may return anything."""
-    try:
-        found = object.__getattribute__(module, "__dict__").get(name)
-    except AttributeError:
-        return ""
+    """Returns a text attribute of a module, or an empty string."""
+    found = vars_of(module).get(name)
     return found if isinstance(found, str) else ""
 
 
-def hold(names: Names, module: str, excluded: list[str], environment: Mapping[str, str]) -> None:
-    """Imports these modules for good, without the packages in `excluded`. If one makes this process useless, starts
+def vars_of(module: object) -> dict[str, Any]:
+    """Returns the attributes of a module without running any of its code: a lazy module would be loaded, and an object
+    that stands in for a module may return anything."""
+    try:
+        found: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return {}
+    return found
+
+
+def hold(
+    names: Names,
+    rewritten: Collection[str],
+    module: str,
+    excluded: list[str],
+    environment: Mapping[str, str],
+) -> None:
+    """Imports these modules for good, without the packages in `excluded`; pytest rewrites the asserts of those in
+    `rewritten`. If one makes this process useless, starts
     `module`, which this process runs, again, with that package as another argument."""
     kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
-    culprit = import_all(kept)
+    culprit = import_all(kept, rewritten)
     if culprit is not None:
         command = [sys.executable, "-m", module, *sys.argv[1:], culprit]
         os.execve(sys.executable, command, environment)  # noqa: S606
 
 
-def import_all(names: Names) -> str | None:
+def import_all(names: Names, rewritten: Collection[str]) -> str | None:
     """Imports these modules. Returns the package that made this process useless, if there is one: it started a
     thread, so that the process must not fork any more, or imported a library that another module stands in for. Or it
     is a test kit that imports modules of the project, which may change."""
@@ -84,7 +109,12 @@ def import_all(names: Names) -> str | None:
     gc.disable()  # as in `testkit.garbage`
     # pytest, too, undoes the warning filters that they set. Some, like Alembic, keep the output stream, so
     # it has no buffer: otherwise what they print would not appear before the end of a test.
-    with warnings.catch_warnings(), redirect_stdout(unbuffered_output()), noting_variables():
+    with (
+        warnings.catch_warnings(),
+        rewriting(rewritten),
+        redirect_stdout(unbuffered_output()),
+        noting_variables(),
+    ):
         for name in [name for name in names if name not in replaced]:
             # A module that cannot be imported was created by other code, or expects some preparation.
             with suppress(Exception):
@@ -93,7 +123,6 @@ def import_all(names: Names) -> str | None:
                 return name.partition(".")[0]
     if any(name.startswith("testkit.") for name in names) and not before.issuperset(others()):
         return "testkit"
-    leave_as_they_are()
     gc.freeze()
     gc.enable()
     return None
@@ -141,17 +170,24 @@ def unbuffered_output() -> TextIO:
     )
 
 
-def leave_as_they_are() -> None:
-    """Tells pytest not to rewrite the asserts of its plugins, in the way that its documentation describes. Otherwise it
-    would warn that it is too late to rewrite them."""
-    packages = {"testkit"}
-    for distribution in metadata.distributions():
-        if any(entry.group == "pytest11" for entry in distribution.entry_points):
-            packages |= {file.parts[0].removesuffix(".py") for file in distribution.files or ()}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in packages and "PYTEST_DONT_REWRITE" not in (
-            module.__doc__ or ""
-        ):
+@contextmanager
+def rewriting(names: Collection[str]) -> Iterator[None]:
+    """Has pytest rewrite the asserts of these modules, as it does in a run that imports them."""
+    too_late = {"testkit", *(name for name in names if name in sys.modules)}
+    hook = install_importhook(get_config())
+    hook.mark_rewrite(*(name for name in names if name not in too_late))
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hook)
+        leave_as_they_are(too_late)
+
+
+def leave_as_they_are(names: Collection[str]) -> None:
+    """Tells pytest not to rewrite the asserts of these modules, in the way that its documentation describes. Otherwise
+    it would warn that it is too late to rewrite them."""
+    for module in [sys.modules[name] for name in names]:
+        if not is_rewritten(module) and "PYTEST_DONT_REWRITE" not in (module.__doc__ or ""):
             module.__doc__ = f"{module.__doc__ or ''}\n\nPYTEST_DONT_REWRITE"
 
 

@@ -222,7 +222,7 @@ class Parent:
         names = {name: own for name, own in found["libraries"].items() if name not in self.known}
         if names:
             self.known.update(names)
-            self.state = prepare(names, self.conftests) | self.state
+            self.state = prepare(names, found["rewritten"], self.conftests) | self.state
 
     def may_hold(self, found: dict[str, Any]) -> bool:
         """Whether each `conftest.py` that is new here leaves the libraries alone: it might set variables that they
@@ -238,11 +238,13 @@ class Parent:
         return True
 
 
-def prepare(names: libraries.Names, conftests: list[str]) -> libraries.State:
+def prepare(
+    names: libraries.Names, rewritten: list[str], conftests: list[str]
+) -> libraries.State:
     """Imports these modules. Returns the files that this process now depends on, including each `conftest.py`, which
     may set something before it imports a library."""
     begun = time.time_ns()
-    libraries.hold(names, "testkit.warm.parent", sys.argv[2:], ENVIRONMENT)
+    libraries.hold(names, rewritten, "testkit.warm.parent", sys.argv[2:], ENVIRONMENT)
     libraries.remember_packages()
     libraries.remember_fixtures()
     return libraries.state(begun, conftests)
@@ -265,6 +267,7 @@ def become(request: dict[str, Any]) -> None:
     with request["report"] as report:
         found = {
             "libraries": libraries.imported(known),
+            "rewritten": libraries.rewritten(),
             "environment": dict(os.environ),
             "conftests": [os.path.relpath(file, request["directory"]) for file in conftests],
             "begun": begun,
@@ -298,7 +301,12 @@ def look_around(terminal: Terminal | None) -> dict[str, Any] | None:
                 give_back(terminal)
                 return None
         report.seek(0)
-        nothing_found = {"libraries": {}, "environment": ENVIRONMENT, "conftests": []}
+        nothing_found = {
+            "libraries": {},
+            "rewritten": [],
+            "environment": ENVIRONMENT,
+            "conftests": [],
+        }
         found: dict[str, Any] = json.loads(report.read() or "null") or nothing_found
         return found
 
@@ -340,7 +348,7 @@ def main() -> None:
         return
     os.environ.clear()
     os.environ.update(found["environment"])
-    state = prepare(found["libraries"], found["conftests"])
+    state = prepare(found["libraries"], found["rewritten"], found["conftests"])
     with socket.socket(socket.AF_UNIX) as listener:
         Path(path).unlink(missing_ok=True)
         listener.bind(path)

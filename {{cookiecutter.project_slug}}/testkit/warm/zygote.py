@@ -22,8 +22,9 @@ def main() -> None:
     hold_interrupts()
     # Whatever waits for a worker must see that it has gone, so no zombie may remain.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    names = json.loads(Path(sys.argv[2]).read_text())
-    libraries.hold(names, "testkit.warm.zygote", sys.argv[3:], os.environ)
+    known = json.loads(Path(sys.argv[2]).read_text())
+    names, rewritten = known.get("libraries", {}), known.get("rewritten", [])
+    libraries.hold(names, rewritten, "testkit.warm.zygote", sys.argv[3:], os.environ)
     while True:
         try:
             wanted, streams = receive(connection)
