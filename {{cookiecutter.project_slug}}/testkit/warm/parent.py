@@ -238,9 +238,7 @@ class Parent:
         return True
 
 
-def prepare(
-    names: libraries.Names, rewritten: list[str], conftests: list[str]
-) -> libraries.State:
+def prepare(names: libraries.Names, rewritten: list[str], conftests: list[str]) -> libraries.State:
     """Imports these modules. Returns the files that this process now depends on, including each `conftest.py`, which
     may set something before it imports a library."""
     begun = time.time_ns()
