@@ -39,11 +39,14 @@ class NoConnectionError(ConnectionError):
 
 # Errors while connecting pass through SQLAlchemy unwrapped.
 DRIVER_ERRORS = (asyncpg.PostgresError, NoConnectionError)
-# Of a URL: the driver's, and SQLAlchemy's own.
-KNOWN_OPTIONS = {
-    *signature(asyncpg.connect).parameters,
-    *("async_fallback", "plugin", "prepared_statement_cache_size"),
-}
+# Of a URL: those of the driver that can be written there, and SQLAlchemy's own.
+NUMBERS = (
+    *("command_timeout", "max_cacheable_statement_size", "max_cached_statement_lifetime"),
+    *("prepared_statement_cache_size", "statement_cache_size"),
+)
+OBJECTS = {"connection_class", "loop", "record_class", "server_settings"}
+OF_DRIVER = signature(asyncpg.connect).parameters.keys() - OBJECTS
+KNOWN_OPTIONS = {*OF_DRIVER, *NUMBERS, "async_fallback", "plugin"}
 QUIET_DRIVERS: dict[str, str] = {}  # its driver logs nothing
 
 
@@ -65,7 +68,9 @@ class EngineSettings(BaseSettings):
 
 def create_engine(url: str, **options: Any) -> AsyncEngine:
     """An engine that keeps values out of errors and logs; `options` go to SQLAlchemy."""
-    engine = create_async_engine(url, **{"hide_parameters": True} | options)
+    connect_args = {"async_creator_fn": _connect} | options.pop("connect_args", {})
+    options = {"hide_parameters": True} | options
+    engine = create_async_engine(url, connect_args=connect_args, **options)
     event.listen(engine.sync_engine, "handle_error", _hide_values)
     event.listen(engine.sync_engine, "handle_error", _leave_standby)
     event.listen(engine.sync_engine, "checkout", _replace_closed)
@@ -120,7 +125,6 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_max_overflow,
         "connect_args": {
-            "async_creator_fn": _connect,
             "timeout": CONNECT_TIMEOUT,
             "server_settings": {
                 name: str(math.ceil(seconds * 1000)) for name, seconds in timeouts.items()
@@ -134,7 +138,9 @@ def check_options(url: URL) -> None:
     for name in url.query:
         if name not in KNOWN_OPTIONS:
             remedy = ", write `ssl`" if name == "sslmode" else ""
-            raise ValueError(f"the driver has no option `{name}`{remedy}")
+            raise ValueError(f"it cannot have the option `{name}`{remedy}")
+        if name in NUMBERS and not str(url.query[name]).isdecimal():
+            raise ValueError(f"its option `{name}` has to be a number")
 
 
 def is_outage(error: Exception) -> bool:
@@ -150,12 +156,15 @@ def is_table_missing(error: BaseException | None) -> bool:
 
 
 async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
+    numbers = {name: int(options[name]) for name in NUMBERS if name in options}  # a URL has text
     try:
-        return await asyncpg.connect(*args, **options)
+        return await asyncpg.connect(*args, **options | numbers)
     except OSError as error:  # of any kind, including a time-out
         raise NoConnectionError("the server cannot be reached") from error
     except asyncpg.PostgresError as error:
         raise NoConnectionError(f"the server refuses the connection: {error}") from error
+    except asyncpg.InterfaceError as error:  # of a certificate that is not there, for example
+        raise NoConnectionError(f"it is not known how to connect: {error}") from error
 
 
 def tables_of_others(connection: Connection) -> set[str]:

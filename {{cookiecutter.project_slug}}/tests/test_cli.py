@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -185,6 +186,12 @@ class TestAccounts:
     )
     def test_refuses_in_plain_words(self, run: Run, email: str, text: str, why: str) -> None:
         assert why in reason(run("create-superuser", email, text=text))
+
+    def test_without_standard_input(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", None)
+
+        with pytest.raises(typer.Exit):
+            accounts.read_password()
 
     def test_address_that_was_taken_in_the_meantime(
         self, run: Run, sync_session: Session, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,31 @@ def test_option_that_the_driver_does_not_have_is_refused() -> None:
         check_options(url.update_query_dict({"sslmode": "require"}))
     with pytest.raises(ValueError, match="`channel_binding`"):
         check_options(url.update_query_dict({"channel_binding": "require"}))
+    with pytest.raises(ValueError, match="`server_settings`"):
+        check_options(url.update_query_dict({"server_settings": "x"}))
+    with pytest.raises(ValueError, match="`statement_cache_size` has to be a number"):
+        check_options(url.update_query_dict({"statement_cache_size": "none"}))
+
+
+@pytest.mark.network
+async def test_options_of_a_url_are_text(settings: Settings) -> None:
+    url = make_url(settings.database_url).update_query_dict({"statement_cache_size": "0"})
+    engine = create_engine(url.render_as_string(hide_password=False), **engine_options(settings))
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+    await engine.dispose()
+
+
+@pytest.mark.network
+async def test_options_that_lead_nowhere_are_an_outage(settings: Settings) -> None:
+    url = make_url(settings.database_url).update_query_dict({"ssl": "nonsense"})
+    engine = create_engine(url.render_as_string(hide_password=False))
+
+    with pytest.raises(ConnectionError, match="sslmode") as refused:
+        await engine.connect()
+
+    assert is_outage(refused.value)
 
 
 @pytest.fixture

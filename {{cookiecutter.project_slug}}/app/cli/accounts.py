@@ -66,6 +66,8 @@ async def create_superuser(email: EmailArgument) -> None:
 
 
 def read_password() -> str:
+    if sys.stdin is None:  # it was closed
+        fail("There is no standard input, and no password on it.")
     if sys.stdin.isatty():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
