@@ -112,7 +112,7 @@ def test_projects_switch_to_it_and_back(releases: Path, tmp_path: Path, database
             "git+https://github.com/org/fast-fastapi", f"git+file://{releases}"
         )
         command = command.replace("https://github.com/org/fast-fastapi", str(releases))
-        command = command.replace("v1.0.0", NEW)
+        command = re.sub(r"v\d+\.\d+\.\d+", NEW, command)
         command = command.replace("[postgresql]", f"[{database}]")
         command = command.replace("database=postgresql", f"database={database}")
         return run("bash", "-euc", command, cwd=linked.path, **COOKIECUTTER).stdout

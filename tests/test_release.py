@@ -57,6 +57,10 @@ def test_makes_one_after_the_other(clone: Path) -> None:
     packages = [path.name for path in (clone / "build" / "dist").glob("*1.1.0*")]
     assert sorted(path.rpartition(".")[2] for path in packages) == ["gz", "whl"]
     assert 'version = "1.1.0"' in (clone / "pyproject.toml").read_text()
+    for guide in ("README.md", "docs/adopting.md"):
+        text = (clone / guide).read_text()
+        assert "fast-fastapi@v1.1.0" in text
+        assert "v1.0.0" not in text
     headings = re.findall(r"^## (\S+)", (clone / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings == ["Unreleased", "1.1.0", "1.0.0"]
     message = run("git", "tag", "--list", "--format=%(contents)", "v1.1.0", cwd=clone).stdout

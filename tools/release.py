@@ -3,8 +3,8 @@
     python tools/release.py 1.2.0 [--go] [--unchecked]
 
 It looks whether a release can be made, runs `make lint test-all`, and says what it would do. With `--go`
-(`GO=yes`) it does that: the version in `pyproject.toml`, the heading in the changelog, a commit, its tag, and the
-test kit as a package in `build/dist`.
+(`GO=yes`) it does that: the version in `pyproject.toml` and in the commands of the guides, the heading in the
+changelog, a commit, its tag, and the test kit as a package in `build/dist`.
 Only `git push` makes it public, which is left to you. Projects find releases by their tags.
 """
 
@@ -20,6 +20,8 @@ from pathlib import Path
 
 UNRELEASED = "## Unreleased\n"
 VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+GUIDES = ("README.md", "docs/adopting.md")
+IN_COMMAND = re.compile(r"(fast-fastapi@|--checkout )v\d+\.\d+\.\d+")
 VERSION_LINE = re.compile(r'^version = "(.*)"$', re.MULTILINE)
 
 
@@ -62,6 +64,8 @@ class Release:
         settings, changelog = self.folder / "pyproject.toml", self.folder / "CHANGELOG.md"
         text = VERSION_LINE.sub(f'version = "{self.version}"', settings.read_text(), count=1)
         settings.write_text(text)
+        for guide in map(self.folder.joinpath, GUIDES):
+            guide.write_text(IN_COMMAND.sub(rf"\1{self.tag}", guide.read_text()))
         heading = f"{UNRELEASED}\n## {self.version} ({datetime.now(UTC):%Y-%m-%d})\n"
         news = self.news().strip()
         changelog.write_text(changelog.read_text().replace(UNRELEASED, heading, 1))

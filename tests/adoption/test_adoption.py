@@ -30,7 +30,9 @@ class Sample:
 
     def shell(self, command: str, check: bool = True) -> str:
         command = command.replace("https://github.com/org/fast-fastapi", f"file://{self.releases}")
-        command = command.replace("v1.0.0", NEW).replace("[postgresql]", f"[{self.database}]")
+        command = re.sub(r"v\d+\.\d+\.\d+", NEW, command).replace(
+            "[postgresql]", f"[{self.database}]"
+        )
         settings = {"SHOP_DSN": PRODUCTION, "PYTHONWARNINGS": "default"}
         return run("bash", "-euc", command, cwd=self.path, check=check, **settings).stdout
 
