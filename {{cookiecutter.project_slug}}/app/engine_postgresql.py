@@ -156,7 +156,8 @@ def is_table_missing(error: BaseException | None) -> bool:
 
 
 async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
-    numbers = {name: int(options[name]) for name in NUMBERS if name in options}  # a URL has text
+    in_url = [name for name in NUMBERS if isinstance(options.get(name), str)]
+    numbers = {name: int(options[name]) for name in in_url}
     try:
         return await asyncpg.connect(*args, **options | numbers)
     except OSError as error:  # of any kind, including a time-out

@@ -111,13 +111,13 @@ class Notes:
         former = {n: noted for n, noted in former.items() if not is_among(Path(n), test_modules)}
         if changed or former:
             self.changed = "" if is_first else [*changed, *former][0]
-            self.changes += 1
             self.forget()
         elif tests:
             self.forget(tests)
 
     def forget(self, modules: Collection[str] = ()) -> None:
         """Forgets which tests have passed: those of some test modules, or all."""
+        self.changes += 1
         self.changed_tests = self.changed_tests.union(modules) if modules else set()
         for tests in (self.passed, self.traced):
             tests.difference_update([t for t in tests if not modules or file_of(t) in modules])
