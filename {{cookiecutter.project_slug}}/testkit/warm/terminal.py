@@ -35,6 +35,13 @@ class Terminal:
                 self.take_lines()
                 os.tcsetpgrp(self.file, self.group)
 
+    def is_closed(self) -> bool:
+        try:
+            os.tcgetpgrp(self.file)
+        except OSError:
+            return True
+        return False
+
     def key(self) -> str:
         """Returns the key pressed; `q` at the end of the input, or if the terminal belongs to the shell again."""
         try:

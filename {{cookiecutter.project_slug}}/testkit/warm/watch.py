@@ -178,9 +178,10 @@ class Watcher:
             print(f"There is no {path}.")
 
 
-def end_with(parent: int) -> None:
-    """Ends this process with `make`, which started it: nobody else would notice that `make` was killed."""
-    while os.getppid() == parent:
+def end_with(parent: int, terminal: Terminal) -> None:
+    """Ends this process with `make`, which started it: nobody else would notice that `make` was killed. And with the
+    terminal: `make`, which is told when that is closed, only waits."""
+    while os.getppid() == parent and not terminal.is_closed():
         time.sleep(PULSE)
     os.kill(os.getpid(), signal.SIGHUP)
 
@@ -239,7 +240,7 @@ def main() -> None:
     parent = WarmParent(terminal.file)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=end_with, args=[os.getppid(), terminal], daemon=True).start()
     watcher = Watcher(sys.argv[1:], terminal, parent)
     server = None
     try:
