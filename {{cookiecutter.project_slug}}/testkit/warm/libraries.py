@@ -58,9 +58,9 @@ def imported(besides: Collection[str] = ()) -> Names:
     }
 
 
-def rewritten() -> list[str]:
-    """Returns those of the library modules whose asserts pytest has rewritten."""
-    return [name for name in imported() if is_rewritten(sys.modules[name])]
+def rewritten(names: Iterable[str]) -> list[str]:
+    """Returns those of these modules whose asserts pytest has rewritten."""
+    return [name for name in names if is_rewritten(sys.modules[name])]
 
 
 def is_rewritten(module: object) -> bool:
@@ -91,8 +91,8 @@ def hold(
     environment: Mapping[str, str],
 ) -> None:
     """Imports these modules for good, without the packages in `excluded`; pytest rewrites the asserts of those in
-    `rewritten`. If one makes this process useless, starts
-    `module`, which this process runs, again, with that package as another argument."""
+    `rewritten`. If one makes this process useless, starts `module`, which this process runs, again, with that package
+    as another argument."""
     kept = {name: own for name, own in names.items() if name.partition(".")[0] not in excluded}
     culprit = import_all(kept, rewritten)
     if culprit is not None:

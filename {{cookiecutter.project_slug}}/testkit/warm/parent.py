@@ -263,9 +263,10 @@ def become(request: dict[str, Any]) -> None:
     files = [libraries.attribute(module, "__file__") for module in list(sys.modules.values())]
     conftests = [file for file in files if os.path.basename(file) == "conftest.py"]
     with request["report"] as report:
+        names = libraries.imported(known)
         found = {
-            "libraries": libraries.imported(known),
-            "rewritten": libraries.rewritten(),
+            "libraries": names,
+            "rewritten": libraries.rewritten(names),
             "environment": dict(os.environ),
             "conftests": [os.path.relpath(file, request["directory"]) for file in conftests],
             "begun": begun,

@@ -105,7 +105,8 @@ def note_libraries(file: Path) -> bool:
     full."""
     try:
         file.parent.mkdir(exist_ok=True)
-        known = {"libraries": libraries.imported(), "rewritten": libraries.rewritten()}
+        names = libraries.imported()
+        known = {"libraries": names, "rewritten": libraries.rewritten(names)}
         file.write_text(json.dumps(known))
     except OSError:
         with suppress(OSError):  # half of it would be worse than nothing
